@@ -1,0 +1,1 @@
+"""The adapters for kinds of databases, one a file."""

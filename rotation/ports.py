@@ -1,0 +1,306 @@
+"""What a rotation needs from the world, as Protocols, each contract in words. Adapters are in `engines`, `vercel`, `store` and `worker`.
+
+Every adapter sorts its own errors into the classes of `rotation.errors`. Every call that crosses a network ends by its deadline.
+All adapters are used by several threads at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from rotation.errors import Fault
+    from rotation.model import (
+        Attempt,
+        AttemptTerms,
+        Capabilities,
+        Claim,
+        Credential,
+        CredentialCase,
+        Deadline,
+        Event,
+        Installation,
+        KnownLogin,
+        Login,
+        Minted,
+        Move,
+        PushOutcome,
+        RenderedSecret,
+        Resource,
+        ResourceCase,
+        ResourceSpec,
+        RotationCase,
+        Schedule,
+        SealContext,
+        Sensitive,
+        Server,
+        Session,
+        Wait,
+    )
+
+Answer = TypeVar("Answer")
+
+
+class Clock(Protocol):
+    """This machine's clocks."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware UTC. It may jump: only compared with the store's clock, never trusted alone."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back, for deadlines."""
+        ...
+
+
+class Entropy(Protocol):
+    """Randomness: the operating system's, or a seed's in simulation."""
+
+    def bytes(self, count: int) -> bytes:
+        """`count` random bytes, fit for a password."""
+        ...
+
+
+class Sealer(Protocol):
+    """Encrypts what is at rest, and marks what is ours."""
+
+    def seal(self, secret: Sensitive, context: SealContext) -> bytes:
+        """A ciphertext that opens only with the same context; each call makes another one."""
+        ...
+
+    def open(self, sealed: bytes, context: SealContext) -> Sensitive:
+        """The text that was sealed. Raises `KeyMissing` when its key is not here, `Refused` when it was altered or moved."""
+        ...
+
+    def mark(self, credential_id: str) -> str:
+        """The marker of a login: the credential's id with a keyed hash. The same id gives the same marker under the same key."""
+        ...
+
+    def recognise(self, marker: str) -> str | None:
+        """The credential's id of a marker that one of our keys made; None for any other text."""
+        ...
+
+
+class Engine(Protocol):
+    """One kind of database. Acts are on credentials and declarative: each may be done twice, and is then a no-op.
+
+    Each act that changes the database runs in a transaction that first compares the server's clock with `deadline` and, when it is
+    late, changes nothing and raises `LostClaim`. `keep` are the other user names of the resource that must go on logging in.
+    All acts raise `Refused`, `Unavailable` or `OutcomeUnknown`.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this kind of database can do."""
+        ...
+
+    def mint(self, resource: Resource, generation: int, entropy: Entropy) -> Minted:
+        """A new login for the resource, made of `entropy` alone: nothing outside changes, no connection is needed."""
+        ...
+
+    def preflight(self, resource: Resource, deadline: Deadline) -> tuple[Fault, ...]:
+        """Everything that would stop a rotation of this resource, each fault with the SQL that mends it. Empty: ready."""
+        ...
+
+    def adopt(self, resource: Resource, username: str, deadline: Deadline, *, dry_run: bool) -> tuple[str, ...]:
+        """Prepare the login that is in use now, so that later generations can share its objects. Gives the statements, in order.
+
+        With `dry_run` nothing changes. Repeating it is harmless.
+        """
+        ...
+
+    def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
+        """Afterwards the login exists, can log in with the password behind `verifier`, and has the rights and settings of `like`.
+
+        `like` is the user name of the current credential, None for the first. A login of that name without our marker for this
+        credential is a name clash: `Refused`.
+        """
+        ...
+
+    def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:
+        """Log in with every secret that is a URL (parsed strictly) and on every endpoint of the resource.
+
+        Raises `Refused` when a URL does not say what it must or a login is refused, `Unavailable` when an endpoint cannot be reached.
+        """
+        ...
+
+    def parity(self, resource: Resource, username: str, like: str, deadline: Deadline) -> tuple[Fault, ...]:
+        """What the login may do less, more or otherwise than `like`. Empty: the same."""
+        ...
+
+    def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
+        """Afterwards no new login succeeds; open sessions go on. A login that is absent counts as blocked."""
+        ...
+
+    def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
+        """Undo `block`. Raises `Refused` when the login is absent."""
+        ...
+
+    def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:
+        """Afterwards the login is absent and none of its sessions is left; what it owned belongs to the resource's owner.
+
+        Absent already: a no-op. A login of that name that does not carry this credential's marker (unless it was adopted) is left
+        alone: `Refused`.
+        """
+        ...
+
+    def prove_refused(self, resource: Resource, login: Login, control: Login | None, deadline: Deadline) -> None:
+        """Returns only when the right server refused the login, on every endpoint, and neither the login nor a session of it is left.
+
+        `control` is a login that must succeed in the same probe. Raises `Refused` when the old login still gets in, `Unavailable` when
+        nothing could be proved: "could not connect" proves nothing.
+        """
+        ...
+
+    def usage(self, server: Server, deadline: Deadline) -> tuple[Session, ...]:
+        """Who is logged in on the server now, our own sessions left out."""
+        ...
+
+    def list_logins(self, server: Server, deadline: Deadline) -> tuple[KnownLogin, ...]:
+        """Every login on the server that carries a marker of ours."""
+        ...
+
+
+class SecretsSink(Protocol):
+    """Where a resource's secrets are held for its customer: Vercel."""
+
+    def render(self, resource: Resource, login: Login) -> tuple[RenderedSecret, ...]:
+        """The resource's secrets for this login, made from its templates. Raises `Invalid` for a template that cannot be rendered."""
+        ...
+
+    def push(
+        self,
+        resource: Resource,
+        installation: Installation,
+        secrets: Sequence[RenderedSecret],
+        may_send: Callable[[], bool],
+        deadline: Deadline,
+    ) -> PushOutcome:
+        """Send all secrets in one request. Never raises for what the other side or the network does.
+
+        `may_send` is asked once the connection stands, right before the request's first byte; False means that nothing is sent.
+        Pushing the same values again is harmless.
+        """
+        ...
+
+    def resource_exists(self, resource: Resource, installation: Installation, deadline: Deadline) -> bool | None:
+        """Whether Vercel knows the resource; None when it gave no definite answer."""
+        ...
+
+
+class Limiter(Protocol):
+    """Vercel's rate limit, shared by all workers."""
+
+    def reserve(self, scope: str, *, urgent: bool) -> datetime | None:
+        """Take the next free place. None: now. A time: the place is kept until then, come back; do not reserve again."""
+        ...
+
+    def learn(self, scope: str, *, blocked_until: datetime) -> None:
+        """The other side said that nothing more is taken before `blocked_until`."""
+        ...
+
+
+class Store(Protocol):
+    """The truth. Every write is one transaction, fenced, with its audit event. Raises `Unavailable` when the database does not answer."""
+
+    def now(self) -> datetime:
+        """The store's clock, aware UTC."""
+        ...
+
+    def claim_rotation(self, rotation_id: str) -> RotationCase | None:
+        """Hold the rotation for `Terms.claim` under the next fence. None when it is not due, has ended, or is held by another."""
+        ...
+
+    def claim_credential(self, credential_id: str) -> CredentialCase | None:
+        """Hold the credential for its retirement or discarding. None as above."""
+        ...
+
+    def record_rotation(self, case: RotationCase, decision: Move | Wait) -> RotationCase | None:
+        """Write the decision if the claim still holds, and renew the claim. None when the rotation is now at rest (the claim is freed).
+
+        Raises `LostClaim` when the fence or the state is not the one of the case, or another row of the move has changed since it was read.
+        """
+        ...
+
+    def record_credential(self, case: CredentialCase, decision: Move | Wait) -> CredentialCase | None:
+        """The same for a credential."""
+        ...
+
+    def open_attempt(self, case: RotationCase, terms: AttemptTerms) -> RotationCase:
+        """Insert an attempt row for the rotation's credential, with all its times and `clean` by the store's clock. Fenced."""
+        ...
+
+    def may_send(self, claim: Claim, attempt: Attempt) -> bool:
+        """Whether the claim still holds and the store's clock is before the attempt's `send_before`: one query. False on any doubt."""
+        ...
+
+    def amend(
+        self,
+        resource_id: str,
+        decide: Callable[[ResourceCase], tuple[Move | None, Answer]],
+        *,
+        key: str | None = None,
+    ) -> Answer:
+        """Read the resource under its lock, let `decide` say what to write, write it in the same transaction, give back its second value.
+
+        `key` also looks up an earlier request of this resource with that key. Raises `NotFound`, and whatever `decide` raises, in which
+        case nothing was written.
+        """
+        ...
+
+    def register(self, spec: ResourceSpec, resource_id: str, schedule: Schedule, current: Credential | None, event: Event) -> Resource:
+        """Insert a resource, its first revision and, if it has one, its current credential. Raises `Conflict` when it exists already,
+        when its login belongs to another resource, `NotFound` for an unknown installation or server.
+        """
+        ...
+
+    def revise(self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event) -> Resource:
+        """A new revision of the spec. Rotations that are under way keep the revision with which they began."""
+        ...
+
+    def due_resources(self, limit: int) -> tuple[str, ...]:
+        """Active resources whose date has come, the longest overdue first."""
+        ...
+
+    def due_rotations(self, limit: int, *, urgent: bool) -> tuple[str, ...]:
+        """Rotations that may move now and that nobody holds; each is marked as sent for `Terms.hint`, so that it is not given again."""
+        ...
+
+    def due_credentials(self, limit: int) -> tuple[str, ...]:
+        """The same for credentials."""
+        ...
+
+    def see(self, server: Server, sessions: Sequence[Session]) -> None:
+        """Note at the store's clock which credentials of the server's resources are in use, and by whom."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long things may take. Checked at start: call deadline < claim < the broker's visibility timeout."""
+
+    claim: timedelta = timedelta(seconds=45)
+    call_deadline: timedelta = timedelta(seconds=20)
+    server_allowance: timedelta = timedelta(seconds=300)
+    hint: timedelta = timedelta(seconds=30)
+    clock_tolerance: timedelta = timedelta(seconds=30)
+    usage_sample: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything that a rotation needs from the world, in one value."""
+
+    store: Store
+    engines: Mapping[str, Engine]
+    sink: SecretsSink
+    sealer: Sealer
+    limiter: Limiter
+    clock: Clock
+    entropy: Entropy
+    terms: Terms = Terms()

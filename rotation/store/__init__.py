@@ -1,0 +1,1 @@
+"""The store on SQLAlchemy: tables, moves and claims, audit chain, sealing."""

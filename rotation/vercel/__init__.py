@@ -1,0 +1,1 @@
+"""Vercel as the holder of secrets: the push and its outcomes, templates, tokens."""

@@ -1,0 +1,1 @@
+"""The processes: Celery, command line, wiring. They import `rotation`; nothing imports them."""
