@@ -436,7 +436,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptTerms:
-    """For how long an attempt may be sent, and for how long it may travel after that: the call's total deadline + the server's allowance."""
+    """For how long an attempt may be sent, and how long it may travel after that: the total deadline + the server's allowance."""
 
     send_within: timedelta
     travels_for: timedelta
