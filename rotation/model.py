@@ -64,6 +64,11 @@ class Sensitive:
 copyreg.pickle(Sensitive, Sensitive.__reduce__)
 
 
+def new_id(kind: str, at: datetime, randomness: bytes) -> str:
+    """An id such as `rot_…`: milliseconds since 1970, so that ids sort by age and indexes stay dense, then the random bytes, in hex."""
+    return f"{kind}_{int(at.timestamp() * 1000):012x}{randomness.hex()}"
+
+
 class Trigger(StrEnum):
     """Who asked for a rotation."""
 
@@ -475,8 +480,12 @@ class RotationCase:
     """Every attempt of this rotation, and those of others that may still be on their way."""
     credentials: tuple[Credential, ...]
     """Every credential of the resource whose login may exist."""
+    present_policy: Policy
+    """The policy of the resource's newest revision: the rotation itself keeps the revision with which it began (`resource.spec`)."""
     follow_up: tuple[Request, ...] = ()
     """The requests that wait behind this rotation."""
+    ahead: Rotation | None = None
+    """The open rotation of the resource, when this one is `requested` and waits behind it."""
     generations: int = 0
     """The highest generation ever recorded for the resource."""
 
@@ -619,6 +628,8 @@ class Move:
 
     event: Event
     rotation: Rotation | None = None
+    superseded: Rotation | None = None
+    """Another rotation of the resource, which this move ends."""
     new_rotation: Rotation | None = None
     credentials: tuple[Credential, ...] = ()
     new_credential: Credential | None = None
@@ -627,6 +638,8 @@ class Move:
     opens_attempt: AttemptTerms | None = None
     schedule: Schedule | None = None
     resource_state: ResourceState | None = None
+    unparks: bool = False
+    """A push was taken again: the resource's installation is parked no more, right after this is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
