@@ -1,0 +1,5 @@
+"""What tests share: fixtures live in plugin modules, each named for what it gives."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.postgresql_servers"]

@@ -1,0 +1,44 @@
+"""PostgreSQL servers for tests, started once a test process on ports of their own: `postgresql`, and `postgresql_any` for each version."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from worker.sandbox.postgresql import PrivatePostgresql, server_binaries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VERSIONS = ("15", "17", "18")
+"""17 and 18 come with the development dependencies, 15 where the system has it."""
+
+QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
+"""Tests of crashes ask for a durable server of their own."""
+
+
+def version_of(bin_directory: Path) -> str:
+    """The major version of the server in this directory."""
+    said = subprocess.run([bin_directory / "postgres", "--version"], check=True, capture_output=True, text=True).stdout  # noqa: S603 - a server's binary
+    return said.split()[2].split(".")[0]
+
+
+BINARIES = {version: place for place in reversed(server_binaries()) if (version := version_of(place)) in VERSIONS}
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgresql]:
+    """A running PostgreSQL, the version that the demo uses. Tests make databases and roles with names of their own."""
+    with PrivatePostgresql(tmp_path_factory.mktemp("postgresql"), settings=QUICK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=sorted(BINARIES))
+def postgresql_any(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgresql]:
+    """A running PostgreSQL of each version that is at hand."""
+    directory = tmp_path_factory.mktemp(f"postgresql-{request.param}")
+    with PrivatePostgresql(directory, bin_directory=BINARIES[request.param], settings=QUICK) as server:
+        yield server
