@@ -336,7 +336,8 @@ class Credential:
     """One generation of login of a resource.
 
     `grace_ends_at` is None while the clock is stopped (not yet previous, or superseded and waiting for the newest rotation).
-    `unblocking` says that a person gave a blocked login a new end and the database has not been told yet.
+    `unblock_until` is set when a person gave it a new end: until then a worker that was slower may still block it, so it is let in
+    again at once and once more at that time.
     `last_seen_at` is written by use sampling alone.
     """
 
@@ -357,7 +358,7 @@ class Credential:
     in_use_until: datetime | None = None
     quiet: timedelta = timedelta(0)
     blocked_for: timedelta = timedelta(0)
-    unblocking: bool = False
+    unblock_until: datetime | None = None
     blocked_at: datetime | None = None
     ended_at: datetime | None = None
     due_at: datetime | None = None
@@ -468,7 +469,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class RotationCase:
-    """All that a step of a rotation may look at, read from the store in one go, with the claim that it is worked under."""
+    """All that a step of a rotation may look at, read from the store in one go, with the claim that it is worked under.
+
+    `resource.spec` is the revision with which the rotation began, `resource.revision` the number of the newest one.
+    """
 
     claim: Claim
     now: datetime
@@ -646,7 +650,8 @@ class Move:
 class Wait:
     """Nothing moves: come back at `until` (None: when somebody changes something). What is known of the attempt is kept.
 
-    A setback counts one try and keeps its `problem`; a plain wait has neither.
+    A setback counts one try and keeps its `problem`; a plain wait has neither. `reserved_at` and `missing_since` are kept as they are
+    when None.
     """
 
     until: datetime | None

@@ -232,7 +232,10 @@ class Store(Protocol):
         ...
 
     def open_attempt(self, case: RotationCase, terms: AttemptTerms) -> RotationCase:
-        """Insert an attempt row for the rotation's credential, with all its times and `clean` by the store's clock. Fenced."""
+        """Insert an attempt row for the rotation's credential, with all its times and `clean` by the store's clock. Fenced.
+
+        The attempt uses up the place in the rate limit that was kept on the rotation (`reserved_at` is None afterwards).
+        """
         ...
 
     def may_send(self, claim: Claim, attempt: Attempt) -> bool:

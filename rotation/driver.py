@@ -1,0 +1,95 @@
+"""Claim a row, take its next step, record what came of it; sort errors in one place. Below both stories.
+
+A story is a dict that joins states to steps. A step has one effect and returns what to record: a `Move` (something is now true) or a
+`Wait` (come back later). The store records it by compare-and-set on (fence, state), so a step may be done twice but is recorded once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import structlog
+
+from rotation.errors import Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
+from rotation.model import Deadline, Move
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rotation.errors import RolloverError
+    from rotation.model import CredentialCase, RotationCase, Wait
+    from rotation.ports import Ports, Store
+
+Case = TypeVar("Case", "RotationCase", "CredentialCase")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Story(Generic[Case]):
+    """What the driver needs to know of a story: how its rows are claimed and recorded, its next step, and what an error means in it."""
+
+    name: str
+    claim: Callable[[Store, str], Case | None]
+    record: Callable[[Store, Case, Move | Wait], Case | None]
+    next_step: Callable[[Case], Callable[[Case, Ports], Move | Wait]]
+    on_error: Callable[[Case, RolloverError, Ports], Move | Wait]
+
+
+def advance(story: Story[Case], row_id: str, ports: Ports) -> int:
+    """Take one row as far as it will go now. Gives the number of decisions recorded; zero when there was nothing to do.
+
+    Raises `Unavailable` or `OutcomeUnknown` when the store itself does not answer, and `IllegalMove` for a bug: nothing is lost in
+    either case, because the row is still due and its claim ends by itself.
+    """
+    recorded = 0
+    with structlog.contextvars.bound_contextvars(**{story.name: row_id}):
+        try:
+            case = story.claim(ports.store, row_id)
+            while case is not None:
+                decision = _decide(story, case, ports)
+                case = story.record(ports.store, case, decision)
+                _tell(decision)
+                recorded += 1
+        except LostClaim as lost:
+            log.info("claim_lost", why=str(lost))
+    return recorded
+
+
+def call_deadline(case: RotationCase | CredentialCase, ports: Ports) -> Deadline:
+    """By when a call made for this case must have ended: its own total deadline, and never after the claim."""
+    return Deadline(min(ports.clock.monotonic() + ports.terms.call_deadline.total_seconds(), case.claim.deadline.at))
+
+
+def _decide(story: Story[Case], case: Case, ports: Ports) -> Move | Wait:
+    """Take the step. An error of the other side is a fact to be recorded, not an exception to be lost."""
+    try:
+        return story.next_step(case)(case, ports)
+    except (Refused, Unavailable, OutcomeUnknown, Invalid) as error:
+        return story.on_error(case, error, ports)
+
+
+def describe(error: RolloverError) -> tuple[str, str]:
+    """An error as the row keeps it: what went wrong, and what a person should do."""
+    match error:
+        case Refused():
+            return str(error), error.advice
+        case Invalid():
+            return str(error), "mend the resource's file and say `rollover resource update`"
+        case KeyMissing():
+            return str(error), "add the key again with `rollover keys add`, or abandon it"
+        case _:
+            return str(error), ""
+
+
+def _tell(decision: Move | Wait) -> None:
+    """One log line a decision; an alarm is a warning, so that it is seen at any level a person would choose."""
+    if isinstance(decision, Move):
+        log.info(decision.event.kind, why=decision.event.why, **dict(decision.event.detail))
+    elif decision.alarm is not None:
+        log.warning(decision.alarm, alarm=True, problem=decision.problem, until=decision.until)
+    elif decision.setback:
+        log.info("step_set_back", problem=decision.problem, until=decision.until)
+    else:
+        log.debug("row_waits", until=decision.until)

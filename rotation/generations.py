@@ -1,0 +1,125 @@
+"""How the credentials of a resource change together: when a rotation completes, is superseded or fails, or when the resource leaves.
+
+Values in, values out. Each function gives only the credentials that changed, to be written in one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotation import policy
+from rotation.model import InUse, RotationState, Stage, Trigger
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rotation.model import Credential, RotationCase
+
+
+def clock_stopped(credential: Credential) -> bool:
+    """Whether the credential was superseded and Vercel may still hold it: its grace begins when the newest rotation completes."""
+    return credential.stage is Stage.PREVIOUS and credential.grace_ends_at is None
+
+
+def succession(case: RotationCase, now: datetime) -> tuple[Credential, ...]:
+    """The rotation completed at `now`: its credential is current, all others are previous, and the grace periods begin.
+
+    The predecessor and those whose clock was stopped get the full grace. Generations that were already in grace keep their promise,
+    unless somebody said explicitly when the old ones must end. A compromised credential gets none.
+    """
+    spec = case.resource.spec
+    grace = policy.grace(spec.policy, case.requests)
+    own_end = now + grace.duration
+    in_use, cap = policy.in_use_rule(spec.policy, case.requests)
+    emergency = any(request.trigger is Trigger.EMERGENCY for request in case.requests)
+    blocked_for = timedelta(0) if emergency else spec.policy.blocked
+    changed = [
+        replace(case.credential, stage=Stage.CURRENT, current_at=now, due_at=None, tries=0, problem=""),
+    ]
+    for credential in case.credentials:
+        if credential.stage is Stage.CURRENT or clock_stopped(credential):
+            begun = replace(
+                credential,
+                stage=Stage.PREVIOUS,
+                previous_at=credential.previous_at or now,
+                grace_ends_at=own_end,
+                in_use=in_use,
+                in_use_until=None if cap is None else own_end + cap,
+                quiet=policy.quiet(spec.policy, grace.duration),
+                blocked_for=blocked_for,
+                due_at=own_end,
+                tries=0,
+                problem="",
+            )
+            changed.append(ended_at_once(begun, now) if credential.compromised else begun)
+        elif credential.stage is Stage.PREVIOUS and credential.grace_ends_at is not None:
+            if emergency:
+                changed.append(ended_at_once(credential, now))
+            elif grace.explicit and own_end < credential.grace_ends_at:
+                changed.append(replace(credential, grace_ends_at=own_end, due_at=own_end))
+        elif credential.stage is Stage.BLOCKED and emergency:
+            changed.append(replace(credential, blocked_for=timedelta(0), due_at=now))
+    return tuple(changed)
+
+
+def ended_at_once(credential: Credential, now: datetime) -> Credential:
+    """A previous credential whose grace is over now, used or not, and which cannot be given a new end."""
+    return replace(
+        credential,
+        grace_ends_at=now,
+        in_use=InUse.PROCEED,
+        in_use_until=None,
+        blocked_for=timedelta(0),
+        unblock_until=None,
+        due_at=now,
+    )
+
+
+def passed_over(credential: Credential, now: datetime) -> Credential:
+    """The credential of a superseded rotation: Vercel may hold it, so it is previous, and its clock stands still for now."""
+    return replace(credential, stage=Stage.PREVIOUS, previous_at=now, grace_ends_at=None, due_at=None, tries=0, problem="")
+
+
+def discarded(credential: Credential, at: datetime) -> Credential:
+    """The credential of a failed rotation, to be removed from `at` on: after every claim under which it may still be created."""
+    return replace(credential, stage=Stage.DISCARDING, due_at=at, tries=0, problem="")
+
+
+def departure(
+    credentials: tuple[Credential, ...],
+    state: RotationState | None,
+    now: datetime,
+    *,
+    ends_at: datetime,
+    discard_at: datetime,
+) -> tuple[Credential, ...]:
+    """The resource leaves: nothing is pushed any more, and every login goes, none later than `ends_at`.
+
+    `state` is that of the open rotation, whose credential Vercel may hold from `offered` on.
+    """
+    changed = []
+    for credential in credentials:
+        match credential.stage:
+            case Stage.PENDING if state is not RotationState.OFFERED:
+                changed.append(discarded(credential, discard_at))
+            case Stage.PENDING | Stage.CURRENT:
+                changed.append(
+                    replace(
+                        credential,
+                        stage=Stage.PREVIOUS,
+                        previous_at=now,
+                        grace_ends_at=ends_at,
+                        in_use=InUse.PROCEED,
+                        blocked_for=timedelta(0),
+                        due_at=ends_at,
+                    ),
+                )
+            case Stage.PREVIOUS if credential.grace_ends_at is None or credential.grace_ends_at > ends_at:
+                changed.append(replace(credential, grace_ends_at=ends_at, in_use=InUse.PROCEED, due_at=ends_at))
+            case Stage.PREVIOUS:
+                changed.append(replace(credential, in_use=InUse.PROCEED))
+            case _:
+                pass
+    return tuple(changed)

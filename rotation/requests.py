@@ -1,0 +1,348 @@
+"""What a person, Vercel or the schedule may ask: register, revise, trigger and join, pause, resume, leave, give a new end.
+
+Each function reads the resource under its lock, decides, and writes in the same transaction; when it returns, its answer is durable.
+No password is minted here and nothing outside is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from rotation import generations, policy
+from rotation.errors import Conflict
+from rotation.model import (
+    BEFORE_OFFER,
+    Credential,
+    Event,
+    Move,
+    Request,
+    ResourceState,
+    Rotation,
+    RotationState,
+    SealContext,
+    Stage,
+    Trigger,
+    new_id,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from rotation.model import Login, Resource, ResourceCase, ResourceSpec, Schedule
+    from rotation.ports import Ports
+
+SCHEDULER = "schedule"
+
+
+class Reception(StrEnum):
+    """What became of a request."""
+
+    OPENED = "opened"
+    """It began a rotation."""
+    JOINED = "joined"
+    """It joined one that has not been offered yet, or that has not begun."""
+    FOLLOWS = "follows"
+    """A rotation is at `offered`: only a push that comes after it answers this request, so a follow-up waits behind it."""
+    REPEATED = "repeated"
+    """The same request, with the same key, was taken before."""
+    NOTHING = "nothing"
+    """A schedule changes nothing while a rotation is offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The answer to a trigger: which rotation will answer it, and how it was taken."""
+
+    reception: Reception
+    rotation_id: str | None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trigger as it arrives: who, why, with which key, and the grace that was asked for explicitly."""
+
+    trigger: Trigger
+    actor: str
+    reason: str = ""
+    key: str | None = None
+    grace: timedelta | None = None
+
+
+# -- registering
+
+
+def register(spec: ResourceSpec, current: Login | None, actor: str, ports: Ports) -> Resource:
+    """Take a resource in. Nothing in the database changes, nothing is due before its policy's first date.
+
+    `current` is the login that is in use now; without one the resource is empty and never due by itself. Raises `Conflict` when the
+    resource or the login is known already, `NotFound` for an unknown installation or server.
+    """
+    now = ports.store.now()
+    resource_id = new_id("res", now, ports.entropy.bytes(8))
+    credential = None if current is None else _adopted(spec, resource_id, current, now, ports)
+    return ports.store.register(
+        spec,
+        resource_id,
+        policy.registered(spec.policy, resource_id, now, empty=current is None),
+        credential,
+        Event("resource_registered", actor, detail=(("name", f"{spec.installation_id}/{spec.external_id}"),)),
+    )
+
+
+def revise(resource: Resource, spec: ResourceSpec, actor: str, ports: Ports) -> Resource:
+    """Replace what is said about a resource. A rotation that is under way keeps what it began with."""
+    if (spec.installation_id, spec.external_id) != (resource.spec.installation_id, resource.spec.external_id):
+        raise Conflict("a resource keeps its installation and id: remove it and add the other one")
+    if spec.database.server != resource.spec.database.server or spec.engine != resource.spec.engine:
+        raise Conflict("a resource stays on its server: its logins live there")
+    schedule = policy.revised(spec.policy, resource.id, resource.schedule, ports.store.now())
+    return ports.store.revise(resource.id, spec, schedule, Event("resource_revised", actor))
+
+
+def _adopted(spec: ResourceSpec, resource_id: str, current: Login, now: datetime, ports: Ports) -> Credential:
+    credential_id = new_id("cred", now, ports.entropy.bytes(8))
+    context = SealContext(spec.installation_id, resource_id, credential_id, "password")
+    return Credential(
+        id=credential_id,
+        resource_id=resource_id,
+        generation=1,
+        username=current.username,
+        stage=Stage.CURRENT,
+        sealed_password=ports.sealer.seal(current.password, context),
+        sealed_verifier=None,
+        recorded_at=now,
+        adopted=True,
+        current_at=now,
+    )
+
+
+# -- triggering
+
+
+def trigger(resource_id: str, asked: Asked, ports: Ports) -> Received:
+    """Ask for a rotation. When this returns, the request is durable and will be answered, whatever crashes.
+
+    Raises `Conflict` for a paused or leaving resource and for a key that was used for another request, `NotFound` for an unknown one.
+    """
+    return ports.store.amend(resource_id, lambda case: _receive(case, asked, ports), key=asked.key)
+
+
+def request_due(ports: Ports, limit: int) -> int:
+    """Ask for the rotations whose date has come, the longest overdue first. Gives how many were asked for."""
+    due = ports.store.due_resources(limit)
+    for resource_id in due:
+        ports.store.amend(resource_id, lambda case: _receive_if_due(case, ports))
+    return len(due)
+
+
+def _receive_if_due(case: ResourceCase, ports: Ports) -> tuple[Move | None, Received]:
+    """Another beat may have been faster: the date is looked at again under the lock."""
+    due_at = case.resource.schedule.next_rotation_at
+    if case.resource.state is not ResourceState.ACTIVE or due_at is None or due_at > case.now:
+        return None, Received(Reception.NOTHING, None)
+    return _receive(case, Asked(Trigger.SCHEDULE, SCHEDULER, reason=case.resource.schedule.reason), ports)
+
+
+def _receive(case: ResourceCase, asked: Asked, ports: Ports) -> tuple[Move | None, Received]:
+    if case.keyed_request is not None:
+        return None, _repeated(case.keyed_request, asked)
+    _refuse_unless_active(case.resource)
+    open_rotation = case.open_rotation
+    offered = open_rotation is not None and open_rotation.state is RotationState.OFFERED
+    if offered and asked.trigger is Trigger.SCHEDULE:
+        reason = "a rotation is being pushed: a schedule changes nothing"
+        return Move(event=_event("request_ignored", asked, None), schedule=_no_date(case, reason)), Received(Reception.NOTHING, None)
+    joined = case.requested_rotation if open_rotation is None or offered else open_rotation
+    request = _request(case, asked, ports)
+    if joined is not None:
+        return _join(case, joined, request, asked)
+    rotation = Rotation(
+        id=new_id("rot", case.now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        revision=case.resource.revision,
+        state=RotationState.REQUESTED,
+        urgent=asked.trigger is not Trigger.SCHEDULE,
+        requested_at=case.now,
+        due_at=case.now,
+    )
+    move = Move(
+        event=_event("rotation_requested", asked, rotation.id),
+        new_rotation=rotation,
+        new_requests=(replace(request, rotation_id=rotation.id),),
+        credentials=_compromised(case, asked),
+        schedule=_no_date(case, "a rotation is under way"),
+    )
+    return move, Received(Reception.FOLLOWS if offered else Reception.OPENED, rotation.id, request.id)
+
+
+def _join(case: ResourceCase, joined: Rotation, request: Request, asked: Asked) -> tuple[Move, Received]:
+    """A request joins a rotation that has not been offered; it may bring date and urgency forward, nothing else.
+
+    Bringing forward takes the next fence, so that a worker in the middle of a step starts again with the new urgency.
+    """
+    urgent = joined.urgent or asked.trigger is not Trigger.SCHEDULE
+    waits = joined.due_at is None or joined.due_at > case.now
+    forward = replace(joined, urgent=urgent, due_at=case.now, reserved_at=None) if urgent and (waits or not joined.urgent) else None
+    move = Move(
+        event=_event("request_joined", asked, joined.id),
+        rotation=forward,
+        new_requests=(replace(request, rotation_id=joined.id),),
+        credentials=_compromised(case, asked),
+        schedule=_no_date(case, "a rotation is under way"),
+    )
+    return move, Received(Reception.JOINED, joined.id, request.id)
+
+
+def _repeated(earlier: Request, asked: Asked) -> Received:
+    """The same key is the same request, compared after parsing; another content under it is a conflict."""
+    if (earlier.trigger, earlier.reason, earlier.grace) != (asked.trigger, asked.reason, asked.grace):
+        raise Conflict("this key was used for another request: repeat it unchanged, or take a new key")
+    return Received(Reception.REPEATED, earlier.rotation_id, earlier.id)
+
+
+def _refuse_unless_active(resource: Resource) -> None:
+    match resource.state:
+        case ResourceState.PAUSED:
+            raise Conflict(f"{resource.name} is paused: `rollover resource resume {resource.name}` first")
+        case ResourceState.LEAVING | ResourceState.GONE:
+            raise Conflict(f"{resource.name} is {resource.state}: it is not rotated any more")
+        case ResourceState.ACTIVE:
+            return
+
+
+def _compromised(case: ResourceCase, asked: Asked) -> tuple[Credential, ...]:
+    """After an emergency whatever was in use is never extended, and gets no grace when its successor is acknowledged.
+
+    A login that has not been offered yet was never outside, so it stays as it is.
+    """
+    if asked.trigger is not Trigger.EMERGENCY:
+        return ()
+    offered = case.open_rotation if case.open_rotation is not None and case.open_rotation.state not in BEFORE_OFFER else None
+    held = (one for one in case.credentials if one.stage is Stage.CURRENT or (offered is not None and one.id == offered.credential_id))
+    return tuple(replace(one, compromised=True) for one in held)
+
+
+# -- holding back and leaving
+
+
+def pause(resource_id: str, actor: str, why: str, ports: Ports) -> None:
+    """Hold a resource back: no rotation begins or is offered and nothing is retired until `resume`. What was offered goes on."""
+
+    def decide(case: ResourceCase) -> tuple[Move | None, None]:
+        if case.resource.state is ResourceState.PAUSED:
+            return None, None
+        _refuse_unless_active(case.resource)
+        return Move(event=Event("resource_paused", actor, why), resource_state=ResourceState.PAUSED), None
+
+    ports.store.amend(resource_id, decide)
+
+
+def resume(resource_id: str, actor: str, why: str, ports: Ports) -> None:
+    """Let a paused resource go on: what became due meanwhile is due now, once."""
+
+    def decide(case: ResourceCase) -> tuple[Move | None, None]:
+        if case.resource.state is ResourceState.ACTIVE:
+            return None, None
+        if case.resource.state is not ResourceState.PAUSED:
+            raise Conflict(f"{case.resource.name} is {case.resource.state}: it cannot be resumed")
+        waiting = case.open_rotation or case.requested_rotation
+        return Move(
+            event=Event("resource_resumed", actor, why),
+            resource_state=ResourceState.ACTIVE,
+            rotation=None if waiting is None or waiting.state is RotationState.OFFERED else replace(waiting, due_at=case.now),
+        ), None
+
+    ports.store.amend(resource_id, decide)
+
+
+def leave(resource_id: str, actor: str, why: str, ports: Ports, *, ends_in: timedelta) -> None:
+    """The resource is removed: nothing is pushed any more, its rotation is abandoned, and all its logins go after `ends_in`."""
+
+    def decide(case: ResourceCase) -> tuple[Move | None, None]:
+        if case.resource.state in (ResourceState.LEAVING, ResourceState.GONE):
+            return None, None
+        ending = case.open_rotation or case.requested_rotation
+        return Move(
+            event=Event("resource_left", actor, why),
+            resource_state=ResourceState.LEAVING,
+            rotation=None if ending is None else _abandoned(ending, case.now, why),
+            superseded=None
+            if case.open_rotation is None or case.requested_rotation is None
+            else _abandoned(case.requested_rotation, case.now, why),
+            credentials=generations.departure(
+                case.credentials,
+                None if case.open_rotation is None else case.open_rotation.state,
+                case.now,
+                ends_at=case.now + ends_in,
+                discard_at=case.now + ports.terms.claim,
+            ),
+            schedule=_no_date(case, "the resource leaves"),
+        ), None
+
+    ports.store.amend(resource_id, decide)
+
+
+def _abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:
+    return replace(rotation, state=RotationState.ABANDONED, ended_at=now, due_at=None, problem=why)
+
+
+# -- giving an old credential a new end
+
+
+def extend(resource_id: str, credential_id: str, grace: timedelta, actor: str, ports: Ports) -> datetime:
+    """Let a previous or blocked credential go on for `grace` from now; the worker lets it in again. Gives its new end.
+
+    Raises `Conflict` when it is compromised or past undoing.
+    """
+
+    def decide(case: ResourceCase) -> tuple[Move | None, datetime]:
+        credential = next((one for one in case.credentials if one.id == credential_id), None)
+        if credential is None or credential.stage not in (Stage.PREVIOUS, Stage.BLOCKED):
+            raise Conflict(f"{credential_id} cannot be given a new end: it is not in grace or blocked")
+        if credential.compromised:
+            raise Conflict(f"{credential_id} is compromised: it is never extended")
+        ends_at = case.now + grace
+        if credential.grace_ends_at is None or (credential.stage is Stage.PREVIOUS and credential.grace_ends_at >= ends_at):
+            return None, credential.grace_ends_at or ends_at
+        extended = replace(
+            credential,
+            stage=Stage.PREVIOUS,
+            grace_ends_at=ends_at,
+            unblock_until=case.now + ports.terms.claim,
+            blocked_at=None,
+            due_at=case.now,
+            in_use_until=None,
+        )
+        detail = (("credential", credential_id), ("ends_at", ends_at.isoformat()))
+        return Move(event=Event("credential_extended", actor, detail=detail), credentials=(extended,)), ends_at
+
+    return ports.store.amend(resource_id, decide)
+
+
+# -- small words
+
+
+def _request(case: ResourceCase, asked: Asked, ports: Ports) -> Request:
+    return Request(
+        id=new_id("req", case.now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        trigger=asked.trigger,
+        actor=asked.actor,
+        received_at=case.now,
+        reason=asked.reason,
+        key=asked.key,
+        grace=asked.grace,
+    )
+
+
+def _no_date(case: ResourceCase, reason: str) -> Schedule:
+    """While a rotation is under way there is no next date: its end sets one."""
+    return replace(case.resource.schedule, next_rotation_at=None, reason=reason)
+
+
+def _event(kind: str, asked: Asked, rotation_id: str | None) -> Event:
+    grace = None if asked.grace is None else int(asked.grace.total_seconds())
+    return Event(kind, asked.actor, asked.reason, (("trigger", asked.trigger), ("rotation", rotation_id), ("grace_seconds", grace)))

@@ -1,0 +1,214 @@
+"""One credential, from the end of its use to its proved end.
+
+```
+previous -> blocked -> retired
+   blocked -> previous      (a person gave it a new end)
+discarding -> discarded
+```
+
+* `previous`: in grace, then perhaps waiting for use. Early never: the store's clock and this worker's must agree that grace is over.
+* `blocked`: no new login succeeds. For a short while a person can undo it with one command.
+* `retired`: its sessions are ended, the login is removed, and the right server refused it. Password and verifier are destroyed.
+* `discarding`: it never reached Vercel; `discarded` once the database says that it is absent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotation import driver, policy
+from rotation.errors import KeyMissing, Refused
+from rotation.model import ALIVE_STAGES, Event, InUse, Login, Move, ResourceState, SealContext, Stage, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from rotation.errors import RolloverError
+    from rotation.model import Credential, CredentialCase, Sensitive
+    from rotation.ports import Engine, Ports
+
+ACTOR = "rollover"
+
+PAUSED_LOOK = timedelta(minutes=1)
+
+
+# -- the steps, in the order in which they happen
+
+
+def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
+    """`previous` to `blocked`: the grace is over by both clocks, and nobody uses it, or somebody said that it must end all the same."""
+    credential = case.credential
+    if credential.unblock_until is not None:
+        return _unblock(case, credential.unblock_until, ports)
+    held = _paused(case) or _too_early(case, ports) or _waits_for_use(case, ports)
+    if held is not None:
+        return held
+    _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
+    now = ports.store.now()
+    blocked = replace(credential, stage=Stage.BLOCKED, blocked_at=now, due_at=now + credential.blocked_for, tries=0, problem="")
+    return Move(credentials=(blocked,), event=_event(blocked, why=_why_ended(credential)))
+
+
+def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
+    """`blocked` to `retired`: end its sessions, remove the login, and prove that it is dead while the current one still logs in."""
+    held = _paused(case)
+    if held is not None:
+        return held
+    credential = case.credential
+    engine = _engine(case, ports)
+    old = Login(credential.username, _password(case, credential, ports))
+    control = None if case.current is None else Login(case.current.username, _password(case, case.current, ports))
+    engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
+    engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
+    retired = _ended(credential, Stage.RETIRED, ports.store.now())
+    return Move(credentials=(retired,), event=_event(retired, why="login refused, no session left, login absent"))
+
+
+def discard(case: CredentialCase, ports: Ports) -> Move | Wait:
+    """`discarding` to `discarded`: it never reached Vercel, so it may go as soon as nobody can still be creating it."""
+    credential = case.credential
+    _engine(case, ports).withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
+    discarded = _ended(credential, Stage.DISCARDED, ports.store.now())
+    return Move(credentials=(discarded,), event=_event(discarded, why="it never reached Vercel"))
+
+
+STEPS: Mapping[Stage, Callable[[CredentialCase, Ports], Move | Wait]] = {
+    Stage.PREVIOUS: end_grace,
+    Stage.BLOCKED: retire,
+    Stage.DISCARDING: discard,
+}
+
+
+def on_error(case: CredentialCase, error: RolloverError, ports: Ports) -> Wait:
+    """A retirement never gives up: it waits, with an alarm when waiting alone will not help."""
+    problem, advice = driver.describe(error)
+    draw = int.from_bytes(ports.entropy.bytes(4)) / 2**32
+    until = case.now + policy.setback(case.credential.tries, urgent=False, draw=draw)
+    alarm = "retirement_stuck" if isinstance(error, Refused | KeyMissing) or case.credential.tries >= policy.ALARM_TRIES else None
+    return Wait(until=until, setback=True, problem=problem, advice=advice, alarm=alarm)
+
+
+STORY: driver.Story[CredentialCase] = driver.Story(
+    name="credential",
+    claim=lambda store, credential_id: store.claim_credential(credential_id),
+    record=lambda store, case, decision: store.record_credential(case, decision),
+    next_step=lambda case: STEPS[case.credential.stage],
+    on_error=on_error,
+)
+
+
+# -- what holds a step back
+
+
+def _paused(case: CredentialCase) -> Wait | None:
+    """A person holds the resource back: nothing irreversible happens meanwhile."""
+    if case.resource.state is not ResourceState.PAUSED:
+        return None
+    return Wait(until=case.now + PAUSED_LOOK, problem="the resource is paused", advice=f"`rollover resource resume {case.resource.name}`")
+
+
+def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:
+    """Never early: the later of the two clocks decides nothing, both must say that grace is over, and they must agree."""
+    ends_at = case.credential.grace_ends_at
+    if ends_at is None:
+        return Wait(until=None)
+    if case.now < ends_at:
+        return Wait(until=ends_at)
+    ours = ports.clock.now()
+    tolerance = ports.terms.clock_tolerance
+    if abs(ours - case.now) > tolerance:
+        apart = int(abs(ours - case.now).total_seconds())
+        return Wait(
+            until=case.now + tolerance,
+            problem=f"this worker's clock and the store's are {apart} s apart",
+            advice="mend the clocks (NTP); nothing is retired until they agree",
+            alarm="clocks_disagreed",
+        )
+    return Wait(until=case.now + (ends_at - ours)) if ours < ends_at else None
+
+
+def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
+    """In use means seen within the quiet time; sessions that cannot be read count as use."""
+    credential = case.credential
+    if credential.in_use is InUse.PROCEED or credential.compromised:
+        return None
+    if credential.in_use_until is not None and case.now >= credential.in_use_until:
+        return None
+    seen_at = _last_seen(case, ports)
+    if seen_at is None or seen_at + credential.quiet <= case.now:
+        return None
+    looks_at = case.now + min(ports.terms.usage_sample, max(credential.quiet, timedelta(seconds=1)))
+    return Wait(
+        until=looks_at if credential.in_use_until is None else min(looks_at, credential.in_use_until),
+        problem=f"its grace is over, but it was used at {seen_at.isoformat(timespec='seconds')}",
+        advice="redeploy what still uses it; `rollover credential list` shows who",
+        alarm="credential_still_used",
+    )
+
+
+def _last_seen(case: CredentialCase, ports: Ports) -> datetime | None:
+    """When it was last seen in use, its server asked once more."""
+    sessions = _engine(case, ports).usage(case.resource.server, driver.call_deadline(case, ports))
+    if any(session.username == case.credential.username for session in sessions):
+        ports.store.see(case.resource.server, sessions)
+        return ports.store.now()
+    return case.credential.last_seen_at
+
+
+# -- small words
+
+
+def _unblock(case: CredentialCase, until: datetime, ports: Ports) -> Move | Wait:
+    """A person gave it a new end: the database lets it in again, and once more when no slower worker can still block it."""
+    credential = case.credential
+    _engine(case, ports).unblock(case.resource, credential.username, driver.call_deadline(case, ports))
+    if case.now < until:
+        return Wait(until=until)
+    unblocked = replace(credential, unblock_until=None, due_at=credential.grace_ends_at, tries=0, problem="")
+    return Move(credentials=(unblocked,), event=Event("credential_unblocked", ACTOR, detail=_detail(unblocked)))
+
+
+def _engine(case: CredentialCase, ports: Ports) -> Engine:
+    return ports.engines[case.resource.spec.engine]
+
+
+def _keep(case: CredentialCase) -> tuple[str, ...]:
+    return tuple(one.username for one in case.credentials if one.id != case.credential.id and one.stage in ALIVE_STAGES)
+
+
+def _password(case: CredentialCase, credential: Credential, ports: Ports) -> Sensitive:
+    if credential.sealed_password is None:
+        raise Refused(f"the password of {credential.id} was destroyed", advice="remove the login by hand and say `rollover reconcile`")
+    context = SealContext(case.resource.spec.installation_id, case.resource.id, credential.id, "password")
+    return ports.sealer.open(credential.sealed_password, context)
+
+
+def _ended(credential: Credential, stage: Stage, now: datetime) -> Credential:
+    """Nothing of it is needed any more: what was sealed is destroyed, the record stays."""
+    return replace(
+        credential,
+        stage=stage,
+        ended_at=now,
+        due_at=None,
+        sealed_password=None,
+        sealed_verifier=None,
+        tries=0,
+        problem="",
+    )
+
+
+def _why_ended(credential: Credential) -> str:
+    if credential.compromised:
+        return "it is compromised"
+    return "its grace is over" if credential.in_use is InUse.WAIT else "its grace is over, used or not"
+
+
+def _event(credential: Credential, why: str) -> Event:
+    return Event(kind=f"credential_{credential.stage}", actor=ACTOR, why=why, detail=_detail(credential))
+
+
+def _detail(credential: Credential) -> tuple[tuple[str, str | int | bool | None], ...]:
+    return (("credential", credential.id), ("generation", credential.generation))
