@@ -1,0 +1,107 @@
+"""How the store in memory writes a move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rotation.errors import Conflict, IllegalMove, LostClaim
+from rotation.model import Attempt, AttemptState, ResourceState, Rotation
+from rotation.store.rules import attempt_times, check_credential, check_new_rows, check_offered, check_outcome, check_rotation
+from tests.fakes.store_memory import Memory
+
+if TYPE_CHECKING:
+    from rotation.model import AttemptTerms, Credential, Move
+    from tests.fakes.store_memory import Draft
+
+
+class Moves(Memory):
+    """One move, checked as a whole before anything is written."""
+
+    def _apply(self, draft: Draft, resource_id: str, move: Move, claimed: Rotation | Credential | None = None) -> None:
+        check_new_rows(move, resource_id)
+        for rotation in (move.superseded, move.rotation):
+            if rotation is not None:
+                self._draft_rotation(draft, rotation, claimed)
+        for value in move.credentials:
+            self._draft_credential(draft, value, claimed)
+        for new in (move.new_rotation, move.new_credential):
+            if new is not None and (new.id in self.rotations or new.id in self.credentials):
+                raise Conflict(f"{new.id} exists already")
+        if move.new_rotation is not None:
+            draft.rotations[move.new_rotation.id] = replace(move.new_rotation, fence=0)
+        if move.new_credential is not None:
+            draft.credentials[move.new_credential.id] = replace(move.new_credential, fence=0, last_seen_at=None)
+        draft.requests = {one.id: one for one in move.new_requests}
+        self._answer(draft, resource_id, move.attempt)
+        if move.opens_attempt is not None:
+            self._open(draft, move, claimed, move.opens_attempt)
+        resource = self.resources[resource_id]
+        if move.resource_state is not None and resource.state is ResourceState.GONE:
+            raise IllegalMove(f"resource {resource_id} is gone")
+        draft.resource = replace(resource, schedule=move.schedule or resource.schedule, state=move.resource_state or resource.state)
+
+    def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None) -> None:
+        row = self.rotations.get(value.id)
+        fence = self._next_fence(draft, row, value, claimed)
+        if row is not None:
+            check_rotation(row, value)
+            draft.rotations[row.id] = replace(value, fence=fence, urgent=row.urgent or value.urgent)
+
+    def _draft_credential(self, draft: Draft, value: Credential, claimed: Rotation | Credential | None) -> None:
+        row = self.credentials.get(value.id)
+        fence = self._next_fence(draft, row, value, claimed)
+        if row is not None:
+            check_credential(row, value)
+            draft.credentials[row.id] = replace(value, fence=fence, last_seen_at=row.last_seen_at)
+
+    @staticmethod
+    def _next_fence(
+        draft: Draft, row: Rotation | Credential | None, value: Rotation | Credential, claimed: Rotation | Credential | None
+    ) -> int:
+        """The claimed row keeps its fence; any other must be as it was read, takes the next and loses its claim."""
+        if row is not None and claimed is not None and row.id == claimed.id:
+            return row.fence
+        if row is None or row.fence != value.fence:
+            raise LostClaim(f"{value.id} has changed since it was read")
+        draft.released.add(row.id)
+        return row.fence + 1
+
+    def _answer(self, draft: Draft, resource_id: str, outcome: Attempt | None) -> None:
+        if outcome is None:
+            return
+        row = self.attempts.get(outcome.id)
+        if row is None or row.resource_id != resource_id:
+            raise IllegalMove(f"attempt {outcome.id} is not one of this resource")
+        check_outcome(row, outcome)
+        draft.attempts[row.id] = replace(
+            row, state=outcome.state, answered_at=outcome.answered_at, status=outcome.status, note=outcome.note
+        )
+
+    def _open(self, draft: Draft, move: Move, claimed: Rotation | Credential | None, terms: AttemptTerms) -> None:
+        rotation = draft.rotations.get(claimed.id, claimed) if isinstance(claimed, Rotation) else None
+        if rotation is None:
+            raise IllegalMove(f"{move.event.kind} opens an attempt, but no rotation is claimed")
+        self._insert_attempt(draft, rotation, terms)
+
+    def _insert_attempt(self, draft: Draft, rotation: Rotation, terms: AttemptTerms) -> None:
+        check_offered(rotation)
+        assert rotation.credential_id is not None
+        now = self.now()
+        send_before, expires_at = attempt_times(now, now + self.terms.claim, terms)
+        known = {one.id: one for one in self._attempts(rotation.resource_id)} | draft.attempts
+        attempt = Attempt(
+            id=f"attempt-{next(self._numbers)}",
+            resource_id=rotation.resource_id,
+            rotation_id=rotation.id,
+            credential_id=rotation.credential_id,
+            number=1 + max((one.number for one in known.values() if one.rotation_id == rotation.id), default=0),
+            state=AttemptState.OPEN,
+            opened_at=now,
+            send_before=send_before,
+            expires_at=expires_at,
+            clean=not any(one.on_its_way(now) for one in known.values() if one.credential_id != rotation.credential_id),
+            fence=rotation.fence,
+        )
+        draft.attempts[attempt.id] = attempt
+        draft.rotations[rotation.id] = replace(rotation, reserved_at=None)
