@@ -1,0 +1,147 @@
+"""One HTTP request and its answer, by a total deadline, as a value: nothing that the network or the other side does raises here."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
+
+import httpx
+
+from rotation.vercel.deadlines import Call, DeadlineTransport, during
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rotation.model import Deadline
+    from rotation.ports import Clock
+
+LARGEST_BODY = 64 * 1024
+"""Bytes of an answer's body that are read; the rest is left where it is."""
+_FIRST_BYTE_IS_NEXT = "http11.send_request_headers.started"
+
+
+class _MayNotSendError(Exception):
+    """The caller's last check forbade the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request. `status` is None when no answer came; `whole` says that the body was read to its end.
+
+    `sent` is False only when certainly not one byte of the request left. `problem` is a short text of ours for a person.
+    """
+
+    status: int | None
+    sent: bool
+    whole: bool = False
+    problem: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+class HttpClient:
+    """Sends requests over one shared pool of kept connections: HTTP/1.1, TLS verified, no proxy, no redirect, no cookie.
+
+    It may be used by several threads, and must be made after a fork. `keepalive_expiry` stays below the five seconds after which common
+    servers close an idle connection, so that a request seldom meets a closing one.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        ca_file: str | None = None,
+        connect_timeout: timedelta = timedelta(seconds=5),
+        max_connections: int = 64,
+        keepalive_expiry: timedelta = timedelta(seconds=4),
+    ) -> None:
+        self._clock = clock
+        self._connect_timeout = connect_timeout.total_seconds()
+        verify = httpx.create_ssl_context(trust_env=False) if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        limits = httpx.Limits(
+            max_connections=max_connections,
+            max_keepalive_connections=max_connections,
+            keepalive_expiry=keepalive_expiry.total_seconds(),
+        )
+        self._client = httpx.Client(
+            transport=DeadlineTransport(verify, limits),
+            trust_env=False,
+            follow_redirects=False,
+            # The connections serve many customers: nothing may be remembered from one for another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={"User-Agent": "rollover", "Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        deadline: Deadline,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        may_send: Callable[[], bool] | None = None,
+    ) -> Answer:
+        """Send one request and read its answer. `may_send` is asked once the connection stands; False means that no byte is sent."""
+        call = Call(deadline, self._clock)
+        left = max(call.left(), 0.001)
+
+        def trace(event: str, _info: Mapping[str, object]) -> None:
+            if event == _FIRST_BYTE_IS_NEXT and may_send is not None and not may_send():
+                raise _MayNotSendError
+
+        request = self._client.build_request(
+            method,
+            url,
+            headers=headers,
+            content=body,
+            timeout=httpx.Timeout(left, connect=min(left, self._connect_timeout)),
+            extensions={"trace": trace},
+        )
+        with during(call):
+            try:
+                response = self._client.send(request, stream=True)
+            except _MayNotSendError:
+                return Answer(None, sent=False, problem="not sent: the claim or the time to send is over")
+            except httpx.TransportError as error:
+                return Answer(None, call.sent, problem=_problem(error, call))
+            return _read(response, call)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+
+def _read(response: httpx.Response, call: Call) -> Answer:
+    body = bytearray()
+    problem = ""
+    try:
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > LARGEST_BODY:
+                problem = "the body is too long"
+                break
+    except httpx.TransportError as error:
+        problem = f"the body broke off: {_problem(error, call)}"
+    finally:
+        response.close()
+    return Answer(response.status_code, call.sent, not problem, problem, response.headers, bytes(body[:LARGEST_BODY]))
+
+
+def _problem(error: httpx.TransportError, call: Call) -> str:
+    if not call.sent and call.trouble:
+        return call.trouble
+    match error:
+        case httpx.PoolTimeout():
+            return "no connection became free in time"
+        case httpx.TimeoutException():
+            return "timed out"
+        case httpx.RemoteProtocolError():
+            return "the connection was closed, or the answer is not HTTP"
+        case httpx.NetworkError():
+            return "the connection broke"
+        case _:
+            return "the request could not be sent"
