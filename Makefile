@@ -12,7 +12,8 @@ VENV := .venv/bin/python
 ARGS ?=
 # Test processes side by side. More than the machine has cores makes the tests that kill things slow, not wrong.
 JOBS ?= 2
-# Least coverage, branches counted, in percent: of the subject, and of everything.
+# Whether a whole test run is also measured, and the least coverage then, branches counted, in percent: of the subject, and of everything.
+MEASURED ?= no
 COVER_SUBJECT := 95
 COVER_ALL := 90
 # What `make lock` resolves with; exact, so that two people get the same files.
@@ -25,7 +26,7 @@ unexport HOME
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint lint-compose ci bench flower lock audit clean python linux runtime dev
+.PHONY: help demo test lint lint-compose ci bench flower secrets lock audit clean python linux runtime dev
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf 'make %-13s %s\n' "$$name" "$$text"; done
@@ -34,14 +35,15 @@ demo: linux runtime ## five resources rotate before your eyes; Ctrl-C ends it (A
 	@$(VENV) -m worker demo $(ARGS)
 
 test: linux dev ## every test, on servers that the tests start themselves (ARGS="-k grace")
-	@$(VENV) -m pytest -n $(JOBS) $(ARGS)
-
-coverage: linux dev ## every test, measured; fails below 95 % of rotation/ or 90 % of all
+ifeq ($(MEASURED)$(strip $(ARGS)),yes)
 	@$(VENV) -m coverage erase
-	@$(VENV) -m coverage run -m pytest -n $(JOBS) $(ARGS)
+	@$(VENV) -m coverage run -m pytest -n $(JOBS)
 	@$(VENV) -m coverage combine --quiet
 	@$(VENV) -m coverage report --include='rotation/*' --fail-under=$(COVER_SUBJECT)
 	@$(VENV) -m coverage report --fail-under=$(COVER_ALL)
+else
+	@$(VENV) -m pytest -n $(JOBS) $(ARGS)
+endif
 
 lint: dev lint-compose ## style, types, the direction of imports, dependencies
 	@$(VENV) -m ruff check .
@@ -53,7 +55,7 @@ lint: dev lint-compose ## style, types, the direction of imports, dependencies
 lint-compose: ## docker-compose.yml as Docker reads it, where a Docker Compose is installed
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; \
 	elif command -v docker-compose >/dev/null; then docker-compose config --quiet; \
-	else echo 'lint-compose: no Docker Compose here; tests/unit/test_deployment.py checks what can be checked without'; fi
+	else echo 'lint-compose: no Docker Compose here; the tests hold the file against the schema'; fi
 
 ci: lint test ## what CI runs: lint and test
 
@@ -61,7 +63,10 @@ bench: linux dev ## the whole worker against a bare script that does the same wo
 	@$(VENV) -m bench $(ARGS)
 
 flower: dev ## Flower, the task dashboard, on 127.0.0.1 behind a password
-	@$(VENV) -m celery -A worker.app flower --conf=tools/flower.py $(ARGS)
+	@$(VENV) -m celery -A worker.app flower --conf=tools/flowerconfig.py $(ARGS)
+
+secrets: runtime ## the secrets that docker-compose.yml hands to its services, in ./secrets
+	@$(VENV) tools/deployment_secrets.py
 
 lock: python ## resolve the requirements*.lock files anew; pins stay unless ARGS="--upgrade"
 	@test -x .venv-lock/bin/uv || '$(PYTHON)' -m venv .venv-lock
