@@ -1,0 +1,85 @@
+"""`rollover worker` and `rollover beat`: Celery in this process, as `celery -A worker.app worker` and `beat` would run it."""
+
+import socket
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.queues import Queue
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+DiesWith = Annotated[
+    int | None,
+    typer.Option("--dies-with", hidden=True, help="Drain and end when this process, the parent, ends."),
+]
+
+
+class Pool(StrEnum):
+    """How a worker carries on several tasks at once."""
+
+    THREADS = "threads"
+    PREFORK = "prefork"
+    SOLO = "solo"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(worker)
+    app.command()(beat)
+
+
+def queues_named(text: str) -> tuple[Queue, ...]:
+    """The queues of a list such as `urgent,tick`. Raises Typer's `BadParameter` for an unknown one."""
+    known = {queue.value.partition(".")[2]: queue for queue in Queue}
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"unknown: {', '.join(unknown) or 'an empty name'}; there are {', '.join(known)}")
+    return tuple(dict.fromkeys(known[name] for name in names))
+
+
+def worker(
+    *,
+    queues: Annotated[
+        str, typer.Option(help="Only these, e.g. urgent,tick. A worker serves its queues in turn, so what is urgent wants one of its own.")
+    ] = "urgent,scheduled,retirement,tick",
+    threads: Annotated[int | None, typer.Option(min=1, max=1_000, help="How many rows at once. Default: ROLLOVER_WORKER_THREADS.")] = None,
+    pool: Annotated[Pool, typer.Option(help="Threads are right for almost all: a rotation is mostly waiting.")] = Pool.THREADS,
+    name: Annotated[str, typer.Option(help="This worker's name; several on one machine need different ones.")] = "celery",
+    dies_with: DiesWith = None,
+) -> None:
+    """Run a worker: it carries rotations and retirements on. SIGTERM lets every step end and be recorded."""
+    wanted = queues_named(queues)
+    application = _application(dies_with)
+    running = application.Worker(
+        hostname=f"{name}@{socket.gethostname()}",
+        pool_cls=pool.value,
+        concurrency=threads,
+        queues=[queue.value for queue in wanted],
+        without_mingle=True,
+        without_gossip=True,
+        quiet=True,
+    )
+    running.start()
+    raise typer.Exit(running.exitcode or 0)
+
+
+def beat(*, dies_with: DiesWith = None) -> None:
+    """Run the clock that asks for what is due every few seconds. Several at once do no harm."""
+    application = _application(dies_with)
+    application.Beat(quiet=True).run()
+
+
+def _application(parent: int | None) -> "Celery":
+    """The configured Celery application. Raises `Invalid` when a setting is wrong, before Celery says anything."""
+    from worker.app import app  # noqa: PLC0415 - Celery is not for help
+    from worker.supervisor import die_with  # noqa: PLC0415
+
+    if parent is not None:
+        die_with(parent)
+    app.set_current()
+    app.conf.broker_url  # noqa: B018 - configured by its first use
+    return app
