@@ -153,7 +153,7 @@ def _url_part(name: str, value: str) -> str:
 def _values(field: str, secret: SecretTemplate) -> Iterator[tuple[str, str]]:
     yield f"{field}.value", secret.value
     for environment, text in secret.overrides:
-        yield f"{field}.overrides.{environment}", text
+        yield f"{field}.{environment}", text
 
 
 def _render_one(field: str, secret: SecretTemplate, values: Mapping[str, str], faults: list[Fault]) -> RenderedSecret:
@@ -232,9 +232,9 @@ def _override_faults(field: str, secret: SecretTemplate) -> Iterator[Fault]:
     seen: set[str] = set()
     for environment, _ in secret.overrides:
         if environment not in ENVIRONMENTS:
-            yield Fault(f"{field}.overrides.{environment}", "is not an environment", "known: " + ", ".join(ENVIRONMENTS))
+            yield Fault(f"{field}.{environment}", "is not an environment", "known: " + ", ".join(ENVIRONMENTS))
         if environment in seen:
-            yield Fault(f"{field}.overrides.{environment}", "is given twice")
+            yield Fault(f"{field}.{environment}", "is given twice")
         seen.add(environment)
 
 
@@ -268,7 +268,7 @@ def _size_faults(spec: ResourceSpec) -> Iterator[Fault]:
             if len(text) > LONGEST_VALUE:
                 yield Fault(place, f"can grow beyond {LONGEST_VALUE} characters")
         for environment in totals:
-            place = f"secrets[{index}].overrides.{environment}"
+            place = f"secrets[{index}].{environment}"
             text = texts.get(place, texts[f"secrets[{index}].value"])
             totals[environment] += len(full_name(secret).encode()) + len(text.encode())
     for environment, total in totals.items():
