@@ -117,8 +117,8 @@ class Summary:
             "no open session was broken": total.broken == 0,
             "what Vercel holds logs in": _all(self.findings.held, Answer.ACCEPTED),
             "what is in grace logs in": _all(self.findings.in_grace, Answer.ACCEPTED),
-            "what is retired is refused": _all(self.findings.retired, Answer.REFUSED)
-            and len(self.findings.retired) == self.board.retirements,
+            "what is retired is refused": _all(self.findings.retired, Answer.REFUSED),
+            "every retired login was tried": len(self.findings.retired) == self.board.retirements,
             "no login was left behind": not self.findings.orphans,
         }
 
