@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _POSTGRESQL = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
 _ASYNCHRONOUS = ("asyncpg", "psycopg_async", "aiosqlite")
+_METADATA = frozenset({"metadata", "metadata.google.internal", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"})
 BROKERS = ("redis", "rediss", "amqp", "amqps")
 
 
@@ -90,6 +91,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_guarded(host: str) -> bool:
+    """Whether no database may be there unless a setting allows it: this machine itself, link-local addresses, a cloud's metadata service.
+
+    By name or number alone: a name that leads there is for the engine to refuse when it has looked it up.
+    """
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost") or name in _METADATA:
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
 
 
 def masked_address(text: str) -> str:
