@@ -23,52 +23,51 @@ def clock_stopped(credential: Credential) -> bool:
     return credential.stage is Stage.PREVIOUS and credential.grace_ends_at is None
 
 
-def succession(case: RotationCase, now: datetime) -> tuple[Credential, ...]:
+def succession(case: RotationCase, now: datetime, grace: policy.Grace) -> tuple[Credential, ...]:
     """The rotation completed at `now`: its credential is current, all others are previous, and the grace periods begin.
 
     The predecessor and those whose clock was stopped get the full grace. Generations that were already in grace keep their promise,
     unless somebody said explicitly when the old ones must end. A compromised credential gets none.
     """
-    spec = case.resource.spec
-    grace = policy.grace(spec.policy, case.requests)
-    own_end = now + grace.duration
-    in_use, cap = policy.in_use_rule(spec.policy, case.requests)
     emergency = any(request.trigger is Trigger.EMERGENCY for request in case.requests)
-    blocked_for = timedelta(0) if emergency else spec.policy.blocked
-    changed = [
-        replace(case.credential, stage=Stage.CURRENT, current_at=now, due_at=None, tries=0, problem=""),
-    ]
+    changed = [replace(case.credential, stage=Stage.CURRENT, current_at=now, due_at=None, tries=0, problem="")]
     for credential in case.credentials:
         if credential.stage is Stage.CURRENT or clock_stopped(credential):
-            begun = replace(
-                credential,
-                stage=Stage.PREVIOUS,
-                previous_at=credential.previous_at or now,
-                grace_ends_at=own_end,
-                in_use=in_use,
-                in_use_until=None if cap is None else own_end + cap,
-                quiet=policy.quiet(spec.policy, grace.duration),
-                blocked_for=blocked_for,
-                due_at=own_end,
-                tries=0,
-                problem="",
-            )
-            changed.append(ended_at_once(begun, now) if credential.compromised else begun)
-        elif credential.stage is Stage.PREVIOUS and credential.grace_ends_at is not None:
-            if emergency:
-                changed.append(ended_at_once(credential, now))
-            elif grace.explicit and own_end < credential.grace_ends_at:
-                changed.append(replace(credential, grace_ends_at=own_end, due_at=own_end))
-        elif credential.stage is Stage.BLOCKED and emergency:
-            changed.append(replace(credential, blocked_for=timedelta(0), due_at=now))
+            changed.append(_begun(credential, case, now, grace))
+        elif emergency and credential.stage in (Stage.PREVIOUS, Stage.BLOCKED):
+            changed.append(ended_at_once(credential, now))
+        elif credential.stage is Stage.PREVIOUS:
+            ends_at = policy.grace_end(credential, now, grace).at
+            if ends_at != credential.grace_ends_at:
+                changed.append(replace(credential, grace_ends_at=ends_at, due_at=ends_at))
     return tuple(changed)
 
 
-def ended_at_once(credential: Credential, now: datetime) -> Credential:
-    """A previous credential whose grace is over now, used or not, and which cannot be given a new end."""
+def _begun(credential: Credential, case: RotationCase, now: datetime, grace: policy.Grace) -> Credential:
+    """The credential as its grace begins, with all that the policy says of its end fixed now: a later revision changes nothing."""
+    rules = case.resource.spec.policy
+    use = policy.in_use_rule(rules, case.requests, compromised=credential.compromised)
+    ends_at = policy.grace_end(credential, now, grace).at
     return replace(
         credential,
-        grace_ends_at=now,
+        stage=Stage.PREVIOUS,
+        previous_at=credential.previous_at or now,
+        grace_ends_at=ends_at,
+        in_use=use.rule,
+        in_use_until=None if use.cap is None else ends_at + use.cap,
+        quiet=policy.quiet(rules, grace.duration),
+        blocked_for=policy.blocked_for(rules, case.requests, compromised=credential.compromised),
+        due_at=ends_at,
+        tries=0,
+        problem="",
+    )
+
+
+def ended_at_once(credential: Credential, now: datetime) -> Credential:
+    """A previous or blocked credential that an emergency ends now, used or not."""
+    return replace(
+        credential,
+        grace_ends_at=min(now, credential.grace_ends_at or now),
         in_use=InUse.PROCEED,
         in_use_until=None,
         blocked_for=timedelta(0),

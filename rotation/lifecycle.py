@@ -26,7 +26,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, generations, policy
-from rotation.errors import KeyMissing, LostClaim, Refused
+from rotation.errors import Invalid, KeyMissing, LostClaim, Refused
 from rotation.model import (
     BEFORE_OFFER,
     AttemptState,
@@ -93,7 +93,7 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
     return Move(
         rotation=planned,
         new_credential=credential,
-        event=_event(planned, why=policy.why(case.requests), credential=credential_id, generation=generation, username=minted.username),
+        event=_event(planned, why=_why(case), credential=credential_id, generation=generation, username=minted.username),
     )
 
 
@@ -217,12 +217,11 @@ def _after_push(  # noqa: PLR0911  # a table: one line for each verdict reads be
 def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
     """A clean acknowledgement: in one transaction the new credential is current, the old ones previous, and their grace begins."""
     completed = replace(_onward(case, RotationState.COMPLETED), ended_at=now, due_at=None)
-    changed = generations.succession(case, now)
     grace = policy.grace(case.resource.spec.policy, case.requests)
-    dated = policy.next_rotation(case.present_policy, case.resource.id, now)
+    dated = policy.next_rotation(case.present_policy, case.resource.id, since=now, now=now)
     return Move(
         rotation=completed,
-        credentials=changed,
+        credentials=generations.succession(case, now, grace),
         attempt=attempt,
         schedule=replace(
             case.resource.schedule,
@@ -316,8 +315,9 @@ def on_error(case: RotationCase, error: RolloverError, ports: Ports) -> Move | W
         return Wait(until=max(until, case.now + timedelta(minutes=1)), problem=problem, advice=advice, alarm="key_missing")
     if case.rotation.state not in BEFORE_OFFER or _superseding(case):
         return Wait(until=until, setback=True, problem=problem, advice=advice, alarm="rotation_stuck")
-    if policy.gives_up(case.rotation, error, case.now):
-        return _fail(case, ports, problem, advice)
+    gives_up = policy.give_up(_setback(case, error), case.rotation.tries + 1, since=_since(case), now=case.now)
+    if gives_up is not None:
+        return _fail(case, ports, f"{problem}: {gives_up}", advice)
     return Wait(until=until, setback=True, problem=problem, advice=advice)
 
 
@@ -334,7 +334,7 @@ def _fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attemp
     """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
     failed = replace(_onward(case, RotationState.FAILED), ended_at=case.now, due_at=None, problem=problem, advice=advice)
     failures = case.resource.schedule.failures + 1
-    retry = policy.after_failure(case.present_policy, case.resource.id, failures, case.now)
+    retry = policy.after_failure(case.present_policy, case.resource.id, failures, case.now, urgent=case.rotation.urgent)
     discard_at = case.now + ports.terms.claim
     return Move(
         rotation=failed,
@@ -473,9 +473,27 @@ def _superseding(case: RotationCase) -> bool:
     return any(generations.clock_stopped(one) for one in case.credentials)
 
 
+def _setback(case: RotationCase, error: RolloverError) -> policy.Setback:
+    """A login that is refused while it is verified may only not have reached a replica or a pooler yet."""
+    if isinstance(error, Refused | Invalid):
+        return policy.Setback.UNVERIFIED if case.rotation.state is RotationState.CREATED else policy.Setback.REFUSED
+    return policy.Setback.UNAVAILABLE
+
+
+def _since(case: RotationCase) -> datetime:
+    """When the rotation came to its present state."""
+    rotation = case.rotation
+    return rotation.verified_at or rotation.created_at or rotation.planned_at or rotation.requested_at
+
+
+def _why(case: RotationCase) -> str:
+    """Who asked, and why, for the record."""
+    return "; ".join(f"{one.trigger} by {one.actor}" + (f": {one.reason}" if one.reason else "") for one in case.requests)
+
+
 def _back_off(case: RotationCase, ports: Ports) -> timedelta:
     draw = int.from_bytes(ports.entropy.bytes(4)) / 2**32
-    return policy.setback(case.rotation.tries, urgent=case.rotation.urgent, draw=draw)
+    return policy.setback(case.rotation.tries + 1, urgent=case.rotation.urgent, draw=draw)
 
 
 def _parked(case: RotationCase) -> str:

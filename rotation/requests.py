@@ -21,6 +21,7 @@ from rotation.model import (
     ResourceState,
     Rotation,
     RotationState,
+    Schedule,
     SealContext,
     Stage,
     Trigger,
@@ -30,7 +31,7 @@ from rotation.model import (
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from rotation.model import Login, Resource, ResourceCase, ResourceSpec, Schedule
+    from rotation.model import Login, Resource, ResourceCase, ResourceSpec
     from rotation.ports import Ports
 
 SCHEDULER = "schedule"
@@ -86,7 +87,7 @@ def register(spec: ResourceSpec, current: Login | None, actor: str, ports: Ports
     return ports.store.register(
         spec,
         resource_id,
-        policy.registered(spec.policy, resource_id, now, empty=current is None),
+        _dated(policy.registration(spec.policy, resource_id, now, has_login=current is not None)),
         credential,
         Event("resource_registered", actor, detail=(("name", f"{spec.installation_id}/{spec.external_id}"),)),
     )
@@ -98,8 +99,22 @@ def revise(resource: Resource, spec: ResourceSpec, actor: str, ports: Ports) -> 
         raise Conflict("a resource keeps its installation and id: remove it and add the other one")
     if spec.database.server != resource.spec.database.server or spec.engine != resource.spec.engine:
         raise Conflict("a resource stays on its server: its logins live there")
-    schedule = policy.revised(spec.policy, resource.id, resource.schedule, ports.store.now())
+    schedule = ports.store.amend(resource.id, lambda case: (None, _revised(case, spec)))
     return ports.store.revise(resource.id, spec, schedule, Event("resource_revised", actor))
+
+
+def _revised(case: ResourceCase, spec: ResourceSpec) -> Schedule:
+    """The date by the new policy. Failures keep their retry, and an empty resource is never due by itself."""
+    schedule = case.resource.schedule
+    if schedule.failures or not case.credentials:
+        return schedule
+    since = schedule.completed_at or case.now
+    dated = policy.next_rotation(spec.policy, case.resource.id, since=since, now=case.now)
+    return replace(_dated(dated), completed_at=schedule.completed_at)
+
+
+def _dated(dated: policy.Dated | None) -> Schedule:
+    return Schedule(reason="only on demand") if dated is None else Schedule(dated.at, dated.reason)
 
 
 def _adopted(spec: ResourceSpec, resource_id: str, current: Login, now: datetime, ports: Ports) -> Credential:

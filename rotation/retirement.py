@@ -34,6 +34,9 @@ ACTOR = "rollover"
 
 PAUSED_LOOK = timedelta(minutes=1)
 
+ALARM_TRIES = 8
+"""After so many setbacks, some ten minutes, a person should know that a login is still alive."""
+
 
 # -- the steps, in the order in which they happen
 
@@ -86,8 +89,8 @@ def on_error(case: CredentialCase, error: RolloverError, ports: Ports) -> Wait:
     """A retirement never gives up: it waits, with an alarm when waiting alone will not help."""
     problem, advice = driver.describe(error)
     draw = int.from_bytes(ports.entropy.bytes(4)) / 2**32
-    until = case.now + policy.setback(case.credential.tries, urgent=False, draw=draw)
-    alarm = "retirement_stuck" if isinstance(error, Refused | KeyMissing) or case.credential.tries >= policy.ALARM_TRIES else None
+    until = case.now + policy.setback(case.credential.tries + 1, urgent=False, draw=draw)
+    alarm = "retirement_stuck" if isinstance(error, Refused | KeyMissing) or case.credential.tries >= ALARM_TRIES else None
     return Wait(until=until, setback=True, problem=problem, advice=advice, alarm=alarm)
 
 
@@ -137,13 +140,13 @@ def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
         return None
     if credential.in_use_until is not None and case.now >= credential.in_use_until:
         return None
-    seen_at = _last_seen(case, ports)
-    if seen_at is None or seen_at + credential.quiet <= case.now:
+    use = policy.in_use(_last_seen(case, ports), case.now, credential.quiet)
+    if not use.in_use:
         return None
     looks_at = case.now + min(ports.terms.usage_sample, max(credential.quiet, timedelta(seconds=1)))
     return Wait(
         until=looks_at if credential.in_use_until is None else min(looks_at, credential.in_use_until),
-        problem=f"its grace is over, but it was used at {seen_at.isoformat(timespec='seconds')}",
+        problem=f"its grace is over, but it is still used: {use.reason}",
         advice="redeploy what still uses it; `rollover credential list` shows who",
         alarm="credential_still_used",
     )
@@ -154,7 +157,7 @@ def _last_seen(case: CredentialCase, ports: Ports) -> datetime | None:
     sessions = _engine(case, ports).usage(case.resource.server, driver.call_deadline(case, ports))
     if any(session.username == case.credential.username for session in sessions):
         ports.store.see(case.resource.server, sessions)
-        return ports.store.now()
+        return case.now
     return case.credential.last_seen_at
 
 
