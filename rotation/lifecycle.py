@@ -25,7 +25,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation import driver, generations, policy
+from rotation import driver, endings, generations, policy
 from rotation.errors import Invalid, KeyMissing, LostClaim, Refused
 from rotation.model import (
     BEFORE_OFFER,
@@ -35,8 +35,6 @@ from rotation.model import (
     Event,
     Login,
     Move,
-    PushVerdict,
-    Request,
     ResourceState,
     Rotation,
     RotationState,
@@ -52,18 +50,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.errors import RolloverError
-    from rotation.model import Attempt, PushOutcome, RotationCase, Sensitive
+    from rotation.model import Attempt, RotationCase, Sensitive
     from rotation.ports import Ports
-
-ACTOR = "rollover"
 
 BEHIND_ANOTHER = timedelta(seconds=10)
 """How often a follow-up looks whether it may go, besides being told; and how long an emergency lets a push that is under way end."""
-
-PARKED_PROBE = timedelta(minutes=15)
-MISSING_CONFIRMED_AFTER = timedelta(minutes=15)
-CONFLICT_TRIES = 5
-OFFER_ALARM_AFTER = timedelta(hours=1)
 
 
 # -- the steps, in the order in which they happen
@@ -89,11 +80,11 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
         sealed_verifier=ports.sealer.seal(minted.verifier, _context(case, credential_id, "verifier")),
         recorded_at=case.now,
     )
-    planned = replace(_onward(case, RotationState.PLANNED), credential_id=credential_id, planned_at=case.now)
+    planned = replace(endings.onward(case, RotationState.PLANNED), credential_id=credential_id, planned_at=case.now)
     return Move(
         rotation=planned,
         new_credential=credential,
-        event=_event(planned, why=_why(case), credential=credential_id, generation=generation, username=minted.username),
+        event=endings.event(planned, why=_why(case), credential=credential_id, generation=generation, username=minted.username),
     )
 
 
@@ -107,8 +98,8 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
     like = None if case.current is None else case.current.username
     engine = ports.engines[case.resource.spec.engine]
     engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
-    created = replace(_onward(case, RotationState.CREATED), created_at=case.now)
-    return Move(rotation=created, event=_event(created))
+    created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
+    return Move(rotation=created, event=endings.event(created))
 
 
 def verify(case: RotationCase, ports: Ports) -> Move | Wait:
@@ -127,8 +118,8 @@ def verify(case: RotationCase, ports: Ports) -> Move | Wait:
                 "the new login differs from the current one: " + "; ".join(str(one) for one in differences),
                 advice="run `rollover resource check` and grant to the owner what it lists",
             )
-    verified = replace(_onward(case, RotationState.VERIFIED), verified_at=case.now)
-    return Move(rotation=verified, event=_event(verified))
+    verified = replace(endings.onward(case, RotationState.VERIFIED), verified_at=case.now)
+    return Move(rotation=verified, event=endings.event(verified))
 
 
 def offer(case: RotationCase, ports: Ports) -> Move | Wait:
@@ -136,16 +127,16 @@ def offer(case: RotationCase, ports: Ports) -> Move | Wait:
     held = _held(case) or _limited(case, ports)
     if held is not None:
         return held
-    offered = replace(_onward(case, RotationState.OFFERED), offered_at=case.now, reserved_at=None)
-    return Move(rotation=offered, opens_attempt=_attempt_terms(ports), event=_event(offered))
+    offered = replace(endings.onward(case, RotationState.OFFERED), offered_at=case.now, reserved_at=None)
+    return Move(rotation=offered, opens_attempt=_attempt_terms(ports), event=endings.event(offered))
 
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 5, `offered` to `completed`: push the stored values until an acknowledgement leaves no doubt about what Vercel holds."""
-    if case.resource.revision > case.rotation.revision and _refused_last(case):
-        return _supersede(case, ports, "its values were refused, and the resource has been revised since")
-    if case.installation.parked and not _probes(case):
-        return Wait(until=case.now + PARKED_PROBE, problem=_parked(case), advice=_unpark(case))
+    if case.resource.revision > case.rotation.revision and endings.refused_last(case):
+        return endings.supersede(case, ports, "its values were refused, and the resource has been revised since")
+    if case.installation.parked and not endings.probes(case):
+        return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
     if _unsent(case) is None:
         limited = _limited(case, ports)
         if limited is not None:
@@ -163,7 +154,7 @@ def push(case: RotationCase, ports: Ports) -> Move | Wait:
         driver.call_deadline(case, ports),
     )
     answered = replace(attempt, state=outcome.attempt_state, status=outcome.status, note=outcome.note, answered_at=ports.store.now())
-    return _after_push(case, answered, outcome, ports)
+    return endings.after_push(case, answered, outcome, ports)
 
 
 STEPS: Mapping[RotationState, Callable[[RotationCase, Ports], Move | Wait]] = {
@@ -175,149 +166,20 @@ STEPS: Mapping[RotationState, Callable[[RotationCase, Ports], Move | Wait]] = {
 }
 
 
-# -- what an answer to the push means
-
-
-def _after_push(  # noqa: PLR0911  # a table: one line for each verdict reads best
-    case: RotationCase,
-    attempt: Attempt,
-    outcome: PushOutcome,
-    ports: Ports,
-) -> Move | Wait:
-    now = attempt.answered_at or case.now
-    match outcome.verdict:
-        case PushVerdict.APPLIED if attempt.clean:
-            return _complete(case, attempt, now)
-        case PushVerdict.APPLIED:
-            return _settle(case, attempt, now)
-        case PushVerdict.REFUSED:
-            return _refused(case, attempt, now, ports)
-        case PushVerdict.MISSING:
-            return _missing(case, attempt, now, ports)
-        case PushVerdict.UNAUTHORIZED:
-            return Wait(
-                until=now + PARKED_PROBE * 2 ** min(case.rotation.tries, 4),
-                setback=True,
-                problem=f"Vercel refused the installation's token ({attempt.status})",
-                advice=_unpark(case),
-                alarm="installation_parked",
-                attempt=attempt,
-                parks=f"Vercel answered {attempt.status}",
-            )
-        case PushVerdict.LIMITED:
-            until = outcome.retry_at or now + timedelta(minutes=1)
-            ports.limiter.learn(case.resource.spec.installation_id, blocked_until=until)
-            return Wait(until=until, problem="Vercel's rate limit is reached", attempt=attempt)
-        case PushVerdict.CONFLICT if case.rotation.tries >= CONFLICT_TRIES:
-            return _again(case, attempt, now, ports, problem="Vercel keeps answering 409", alarm="push_in_conflict")
-        case PushVerdict.CONFLICT | PushVerdict.UNKNOWN | PushVerdict.UNSENT:
-            return _again(case, attempt, now, ports, problem=outcome.note or outcome.verdict)
-
-
-def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
-    """A clean acknowledgement: in one transaction the new credential is current, the old ones previous, and their grace begins."""
-    completed = replace(_onward(case, RotationState.COMPLETED), ended_at=now, due_at=None)
-    grace = policy.grace(case.resource.spec.policy, case.requests)
-    dated = policy.next_rotation(case.present_policy, case.resource.id, since=now, now=now)
-    return Move(
-        rotation=completed,
-        credentials=generations.succession(case, now, grace),
-        attempt=attempt,
-        schedule=replace(
-            case.resource.schedule,
-            next_rotation_at=None if dated is None else dated.at,
-            reason="only on demand" if dated is None else dated.reason,
-            failures=0,
-            completed_at=now,
-        ),
-        unparks=case.installation.parked,
-        event=_event(
-            completed,
-            why=grace.reason,
-            credential=case.rotation.credential_id,
-            attempt=attempt.number,
-            grace_seconds=int(grace.duration.total_seconds()),
-        ),
-    )
-
-
-def _settle(case: RotationCase, attempt: Attempt, now: datetime) -> Wait:
-    """Acknowledged, but an attempt of another value may still arrive after it: wait until it cannot, then push the current value again."""
-    others = [one.expires_at for one in case.attempts if one.credential_id != attempt.credential_id and one.on_its_way(attempt.opened_at)]
-    return Wait(until=max([now, *others]), problem="an older push may still be on its way", attempt=attempt)
-
-
-def _refused(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) -> Move | Wait:
-    """The same values will be refused again. Giving up is safe only if every attempt is on record as not applied."""
-    problem = f"Vercel refused the secrets ({attempt.status} {attempt.note})".rstrip()
-    advice = "mend the secrets in the resource's file, say `rollover resource update`, then `rollover rotate`"
-    doubtful = any(one.id != attempt.id and one.rotation_id == case.rotation.id and one.state in _MAYBE_APPLIED for one in case.attempts)
-    if doubtful or _superseding(case):
-        return Wait(
-            until=now + MISSING_CONFIRMED_AFTER,
-            setback=True,
-            problem=problem,
-            advice=advice,
-            alarm="push_refused",
-            attempt=attempt,
-        )
-    return _fail(case, ports, problem, advice, attempt=attempt)
-
-
-def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) -> Move | Wait:
-    """404 or 410: believed only when Vercel says so about the resource itself, twice, a quarter of an hour apart."""
-    exists = ports.sink.resource_exists(case.resource, case.installation, driver.call_deadline(case, ports))
-    if exists is not False:
-        return _again(case, attempt, now, ports, problem=f"Vercel answered {attempt.status} to the push", alarm="push_refused")
-    since = case.rotation.missing_since
-    if since is None or now - since < MISSING_CONFIRMED_AFTER:
-        return Wait(
-            until=(since or now) + MISSING_CONFIRMED_AFTER,
-            problem="Vercel says that the resource is gone",
-            attempt=attempt,
-            missing_since=since or now,
-        )
-    abandoned = replace(_onward(case, RotationState.ABANDONED), ended_at=now, due_at=None, problem="Vercel says that the resource is gone")
-    return Move(
-        rotation=abandoned,
-        credentials=generations.departure(
-            case.credentials,
-            case.rotation.state,
-            now,
-            ends_at=now + case.present_policy.grace,
-            discard_at=now + ports.terms.claim,
-        ),
-        attempt=attempt,
-        resource_state=ResourceState.LEAVING,
-        event=_event(abandoned, why="Vercel said twice that the resource is gone"),
-    )
-
-
-def _again(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports, *, problem: str, alarm: str | None = None) -> Wait:
-    """The same values again, after a back-off; an alarm once the offer has been standing for an hour."""
-    offered_at = case.rotation.offered_at
-    if alarm is None and offered_at is not None and now - offered_at > OFFER_ALARM_AFTER:
-        alarm = "offer_standing_too_long"
-    return Wait(until=now + _back_off(case, ports), setback=True, problem=problem, alarm=alarm, attempt=attempt)
-
-
-_MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptState.APPLIED})
-
-
 # -- leaving the path
 
 
 def on_error(case: RotationCase, error: RolloverError, ports: Ports) -> Move | Wait:
     """What an error of the other side means: before the offer it may end the rotation, after it there is only forward."""
     problem, advice = driver.describe(error)
-    until = case.now + _back_off(case, ports)
+    until = case.now + endings.back_off(case, ports)
     if isinstance(error, KeyMissing):
         return Wait(until=max(until, case.now + timedelta(minutes=1)), problem=problem, advice=advice, alarm="key_missing")
-    if case.rotation.state not in BEFORE_OFFER or _superseding(case):
+    if case.rotation.state not in BEFORE_OFFER or endings.superseding(case):
         return Wait(until=until, setback=True, problem=problem, advice=advice, alarm="rotation_stuck")
     gives_up = policy.give_up(_setback(case, error), case.rotation.tries + 1, since=_since(case), now=case.now)
     if gives_up is not None:
-        return _fail(case, ports, f"{problem}: {gives_up}", advice)
+        return endings.fail(case, ports, f"{problem}: {gives_up}", advice)
     return Wait(until=until, setback=True, problem=problem, advice=advice)
 
 
@@ -328,55 +190,6 @@ STORY: driver.Story[RotationCase] = driver.Story(
     next_step=lambda case: STEPS[case.rotation.state],
     on_error=on_error,
 )
-
-
-def _fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt: Attempt | None = None) -> Move:
-    """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
-    failed = replace(_onward(case, RotationState.FAILED), ended_at=case.now, due_at=None, problem=problem, advice=advice)
-    failures = case.resource.schedule.failures + 1
-    retry = policy.after_failure(case.present_policy, case.resource.id, failures, case.now, urgent=case.rotation.urgent)
-    discard_at = case.now + ports.terms.claim
-    return Move(
-        rotation=failed,
-        credentials=() if case.rotation.credential_id is None else (generations.discarded(case.credential, discard_at),),
-        attempt=attempt,
-        schedule=replace(case.resource.schedule, next_rotation_at=retry.at, reason=retry.reason, failures=failures),
-        event=_event(failed, why=problem, advice=advice),
-    )
-
-
-def _supersede(case: RotationCase, ports: Ports, why: str) -> Move:
-    """Go past this rotation: its credential keeps working, as Vercel may hold it, and a follow-up begins."""
-    now = case.now
-    superseded = replace(_onward(case, RotationState.SUPERSEDED), ended_at=now, due_at=None, problem=why)
-    follow_up_id = new_id("rot", now, ports.entropy.bytes(8))
-    request = Request(
-        id=new_id("req", now, ports.entropy.bytes(8)),
-        resource_id=case.resource.id,
-        trigger=Trigger.MANUAL,
-        actor=ACTOR,
-        received_at=now,
-        reason=f"goes past {case.rotation.id}: {why}",
-        rotation_id=follow_up_id,
-    )
-    already = bool(case.follow_up)
-    return Move(
-        rotation=superseded,
-        credentials=(generations.passed_over(case.credential, now),),
-        new_rotation=None
-        if already
-        else Rotation(
-            id=follow_up_id,
-            resource_id=case.resource.id,
-            revision=case.resource.revision,
-            state=RotationState.REQUESTED,
-            urgent=True,
-            requested_at=now,
-            due_at=now,
-        ),
-        new_requests=() if already else (request,),
-        event=_event(superseded, why=why),
-    )
 
 
 # -- what holds a step back
@@ -396,7 +209,7 @@ def _behind(case: RotationCase, ahead: Rotation) -> Move | Wait:
         rotation=replace(case.rotation, due_at=case.now),
         superseded=replace(ahead, state=RotationState.SUPERSEDED, ended_at=case.now, due_at=None, problem=why),
         credentials=(generations.passed_over(passed, case.now),),
-        event=Event(kind="rotation_superseded", actor=ACTOR, why=why, detail=(("rotation", ahead.id),)),
+        event=Event(kind="rotation_superseded", actor=endings.ACTOR, why=why, detail=(("rotation", ahead.id),)),
     )
 
 
@@ -404,10 +217,12 @@ def _held(case: RotationCase) -> Wait | None:
     """Before the offer a person's pause and a parked installation hold a rotation where it is; resume and unpark make it due."""
     if case.resource.state is ResourceState.PAUSED:
         return Wait(
-            until=case.now + PARKED_PROBE, problem="the resource is paused", advice=f"`rollover resource resume {case.resource.name}`"
+            until=case.now + endings.PARKED_PROBE,
+            problem="the resource is paused",
+            advice=f"`rollover resource resume {case.resource.name}`",
         )
     if case.installation.parked:
-        return Wait(until=case.now + PARKED_PROBE, problem=_parked(case), advice=_unpark(case))
+        return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
     return None
 
 
@@ -423,14 +238,6 @@ def _limited(case: RotationCase, ports: Ports) -> Wait | None:
 
 
 # -- small words
-
-
-def _onward(case: RotationCase, state: RotationState) -> Rotation:
-    return replace(case.rotation, state=state, tries=0, problem="", advice="", due_at=case.now)
-
-
-def _event(rotation: Rotation, why: str = "", **detail: str | int | None) -> Event:
-    return Event(kind=f"rotation_{rotation.state}", actor=ACTOR, why=why, detail=(("rotation", rotation.id), *detail.items()))
 
 
 def _context(case: RotationCase, credential_id: str, purpose: str) -> SealContext:
@@ -454,25 +261,6 @@ def _unsent(case: RotationCase) -> Attempt | None:
     return next((one for one in own if one.state is AttemptState.OPEN), None)
 
 
-def _last_status(case: RotationCase) -> int | None:
-    answered = [one for one in case.attempts if one.rotation_id == case.rotation.id and one.state is not AttemptState.OPEN]
-    return max(answered, key=lambda one: one.number).status if answered else None
-
-
-def _probes(case: RotationCase) -> bool:
-    """Whether this rotation met the refusal that parked its installation: it tries again now and then, for all the others."""
-    return _last_status(case) in (401, 403)
-
-
-def _refused_last(case: RotationCase) -> bool:
-    return _last_status(case) in (400, 413, 422)
-
-
-def _superseding(case: RotationCase) -> bool:
-    """Whether it went past another that Vercel may hold, so that it must complete: only then does the clock of that other begin."""
-    return any(generations.clock_stopped(one) for one in case.credentials)
-
-
 def _setback(case: RotationCase, error: RolloverError) -> policy.Setback:
     """A login that is refused while it is verified may only not have reached a replica or a pooler yet."""
     if isinstance(error, Refused | Invalid):
@@ -489,16 +277,3 @@ def _since(case: RotationCase) -> datetime:
 def _why(case: RotationCase) -> str:
     """Who asked, and why, for the record."""
     return "; ".join(f"{one.trigger} by {one.actor}" + (f": {one.reason}" if one.reason else "") for one in case.requests)
-
-
-def _back_off(case: RotationCase, ports: Ports) -> timedelta:
-    draw = int.from_bytes(ports.entropy.bytes(4)) / 2**32
-    return policy.setback(case.rotation.tries + 1, urgent=case.rotation.urgent, draw=draw)
-
-
-def _parked(case: RotationCase) -> str:
-    return f"the installation {case.installation.id} is parked: {case.installation.parked_reason}"
-
-
-def _unpark(case: RotationCase) -> str:
-    return f"`rollover installation token {case.installation.id}` with a new token, or `rollover installation unpark`"

@@ -1,0 +1,269 @@
+"""The ways on from the push: what Vercel's answer means, and how a rotation ends.
+
+One function a way, each giving what to record. Only `fail` gives the new credential up, and only when Vercel cannot hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotation import driver, generations, policy
+from rotation.model import (
+    AttemptState,
+    Event,
+    Move,
+    PushVerdict,
+    Request,
+    ResourceState,
+    Rotation,
+    RotationState,
+    Trigger,
+    Wait,
+    new_id,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rotation.model import Attempt, PushOutcome, RotationCase
+    from rotation.ports import Ports
+
+ACTOR = "rollover"
+
+PARKED_PROBE = timedelta(minutes=15)
+MISSING_CONFIRMED_AFTER = timedelta(minutes=15)
+CONFLICT_TRIES = 5
+OFFER_ALARM_AFTER = timedelta(hours=1)
+
+
+# -- what the answer means
+
+
+def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads best
+    case: RotationCase,
+    attempt: Attempt,
+    outcome: PushOutcome,
+    ports: Ports,
+) -> Move | Wait:
+    """What an answered attempt means for its rotation; each line is a row of Vercel's table of answers."""
+    now = attempt.answered_at or case.now
+    match outcome.verdict:
+        case PushVerdict.APPLIED if attempt.clean:
+            return _complete(case, attempt, now)
+        case PushVerdict.APPLIED:
+            return _settle(case, attempt, now)
+        case PushVerdict.REFUSED:
+            return _refused(case, attempt, now, ports)
+        case PushVerdict.MISSING:
+            return _missing(case, attempt, now, ports)
+        case PushVerdict.UNAUTHORIZED:
+            return Wait(
+                until=now + PARKED_PROBE * 2 ** min(case.rotation.tries, 4),
+                setback=True,
+                problem=f"Vercel refused the installation's token ({attempt.status})",
+                advice=unpark(case),
+                alarm="installation_parked",
+                attempt=attempt,
+                parks=f"Vercel answered {attempt.status}",
+            )
+        case PushVerdict.LIMITED:
+            until = outcome.retry_at or now + timedelta(minutes=1)
+            ports.limiter.learn(case.resource.spec.installation_id, blocked_until=until)
+            return Wait(until=until, problem="Vercel's rate limit is reached", attempt=attempt)
+        case PushVerdict.CONFLICT if case.rotation.tries >= CONFLICT_TRIES:
+            return _again(case, attempt, now, ports, problem="Vercel keeps answering 409", alarm="push_in_conflict")
+        case PushVerdict.CONFLICT | PushVerdict.UNKNOWN | PushVerdict.UNSENT:
+            return _again(case, attempt, now, ports, problem=outcome.note or outcome.verdict)
+
+
+def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
+    """A clean acknowledgement: in one transaction the new credential is current, the old ones previous, and their grace begins."""
+    completed = replace(onward(case, RotationState.COMPLETED), ended_at=now, due_at=None)
+    grace = policy.grace(case.resource.spec.policy, case.requests)
+    dated = policy.next_rotation(case.present_policy, case.resource.id, since=now, now=now)
+    return Move(
+        rotation=completed,
+        credentials=generations.succession(case, now, grace),
+        attempt=attempt,
+        schedule=replace(
+            case.resource.schedule,
+            next_rotation_at=None if dated is None else dated.at,
+            reason="only on demand" if dated is None else dated.reason,
+            failures=0,
+            completed_at=now,
+        ),
+        unparks=case.installation.parked,
+        event=event(
+            completed,
+            why=grace.reason,
+            credential=case.rotation.credential_id,
+            attempt=attempt.number,
+            grace_seconds=int(grace.duration.total_seconds()),
+        ),
+    )
+
+
+def _settle(case: RotationCase, attempt: Attempt, now: datetime) -> Wait:
+    """Acknowledged, but an attempt of another value may still arrive after it: wait until it cannot, then push the current value again."""
+    others = [one.expires_at for one in case.attempts if one.credential_id != attempt.credential_id and one.on_its_way(attempt.opened_at)]
+    return Wait(until=max([now, *others]), problem="an older push may still be on its way", attempt=attempt)
+
+
+def _refused(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) -> Move | Wait:
+    """The same values will be refused again. Giving up is safe only if every attempt is on record as not applied."""
+    problem = f"Vercel refused the secrets ({attempt.status} {attempt.note})".rstrip()
+    advice = "mend the secrets in the resource's file, say `rollover resource update`, then `rollover rotate`"
+    doubtful = any(one.id != attempt.id and one.rotation_id == case.rotation.id and one.state in _MAYBE_APPLIED for one in case.attempts)
+    if doubtful or superseding(case):
+        return Wait(
+            until=now + MISSING_CONFIRMED_AFTER,
+            setback=True,
+            problem=problem,
+            advice=advice,
+            alarm="push_refused",
+            attempt=attempt,
+        )
+    return fail(case, ports, problem, advice, attempt=attempt)
+
+
+def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) -> Move | Wait:
+    """404 or 410: believed only when Vercel says so about the resource itself, twice, a quarter of an hour apart."""
+    exists = ports.sink.resource_exists(case.resource, case.installation, driver.call_deadline(case, ports))
+    if exists is not False:
+        return _again(case, attempt, now, ports, problem=f"Vercel answered {attempt.status} to the push", alarm="push_refused")
+    since = case.rotation.missing_since
+    if since is None or now - since < MISSING_CONFIRMED_AFTER:
+        return Wait(
+            until=(since or now) + MISSING_CONFIRMED_AFTER,
+            problem="Vercel says that the resource is gone",
+            attempt=attempt,
+            missing_since=since or now,
+        )
+    abandoned = replace(onward(case, RotationState.ABANDONED), ended_at=now, due_at=None, problem="Vercel says that the resource is gone")
+    return Move(
+        rotation=abandoned,
+        credentials=generations.departure(
+            case.credentials,
+            case.rotation.state,
+            now,
+            ends_at=now + case.present_policy.grace,
+            discard_at=now + ports.terms.claim,
+        ),
+        attempt=attempt,
+        resource_state=ResourceState.LEAVING,
+        event=event(abandoned, why="Vercel said twice that the resource is gone"),
+    )
+
+
+def _again(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports, *, problem: str, alarm: str | None = None) -> Wait:
+    """The same values again, after a back-off; an alarm once the offer has been standing for an hour."""
+    offered_at = case.rotation.offered_at
+    if alarm is None and offered_at is not None and now - offered_at > OFFER_ALARM_AFTER:
+        alarm = "offer_standing_too_long"
+    return Wait(until=now + back_off(case, ports), setback=True, problem=problem, alarm=alarm, attempt=attempt)
+
+
+_MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptState.APPLIED})
+
+
+# -- how a rotation ends without it
+
+
+def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt: Attempt | None = None) -> Move:
+    """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
+    failed = replace(onward(case, RotationState.FAILED), ended_at=case.now, due_at=None, problem=problem, advice=advice)
+    failures = case.resource.schedule.failures + 1
+    retry = policy.after_failure(case.present_policy, case.resource.id, failures, case.now, urgent=case.rotation.urgent)
+    discard_at = case.now + ports.terms.claim
+    return Move(
+        rotation=failed,
+        credentials=() if case.rotation.credential_id is None else (generations.discarded(case.credential, discard_at),),
+        attempt=attempt,
+        schedule=replace(case.resource.schedule, next_rotation_at=retry.at, reason=retry.reason, failures=failures),
+        event=event(failed, why=problem, advice=advice),
+    )
+
+
+def supersede(case: RotationCase, ports: Ports, why: str) -> Move:
+    """Go past this rotation: its credential keeps working, as Vercel may hold it, and a follow-up begins."""
+    now = case.now
+    superseded = replace(onward(case, RotationState.SUPERSEDED), ended_at=now, due_at=None, problem=why)
+    follow_up_id = new_id("rot", now, ports.entropy.bytes(8))
+    request = Request(
+        id=new_id("req", now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        trigger=Trigger.MANUAL,
+        actor=ACTOR,
+        received_at=now,
+        reason=f"goes past {case.rotation.id}: {why}",
+        rotation_id=follow_up_id,
+    )
+    already = bool(case.follow_up)
+    return Move(
+        rotation=superseded,
+        credentials=(generations.passed_over(case.credential, now),),
+        new_rotation=None
+        if already
+        else Rotation(
+            id=follow_up_id,
+            resource_id=case.resource.id,
+            revision=case.resource.revision,
+            state=RotationState.REQUESTED,
+            urgent=True,
+            requested_at=now,
+            due_at=now,
+        ),
+        new_requests=() if already else (request,),
+        event=event(superseded, why=why),
+    )
+
+
+# -- small words
+
+
+def onward(case: RotationCase, state: RotationState) -> Rotation:
+    """The rotation in its next state, with a clean slate, due to go on at once."""
+    return replace(case.rotation, state=state, tries=0, problem="", advice="", due_at=case.now)
+
+
+def event(rotation: Rotation, why: str = "", **detail: str | int | None) -> Event:
+    """The audit event of a rotation's move."""
+    return Event(kind=f"rotation_{rotation.state}", actor=ACTOR, why=why, detail=(("rotation", rotation.id), *detail.items()))
+
+
+def superseding(case: RotationCase) -> bool:
+    """Whether it went past another that Vercel may hold, so that it must complete: only then does the clock of that other begin."""
+    return any(generations.clock_stopped(one) for one in case.credentials)
+
+
+def _last_status(case: RotationCase) -> int | None:
+    answered = [one for one in case.attempts if one.rotation_id == case.rotation.id and one.state is not AttemptState.OPEN]
+    return max(answered, key=lambda one: one.number).status if answered else None
+
+
+def probes(case: RotationCase) -> bool:
+    """Whether this rotation met the refusal that parked its installation: it tries again now and then, for all the others."""
+    return _last_status(case) in (401, 403)
+
+
+def refused_last(case: RotationCase) -> bool:
+    """Whether Vercel's latest answer was that it will never take these values."""
+    return _last_status(case) in (400, 413, 422)
+
+
+def back_off(case: RotationCase, ports: Ports) -> timedelta:
+    """How long to wait after one more setback."""
+    draw = int.from_bytes(ports.entropy.bytes(4)) / 2**32
+    return policy.setback(case.rotation.tries + 1, urgent=case.rotation.urgent, draw=draw)
+
+
+def parked(case: RotationCase) -> str:
+    """What a person is told about a rotation that its parked installation holds."""
+    return f"the installation {case.installation.id} is parked: {case.installation.parked_reason}"
+
+
+def unpark(case: RotationCase) -> str:
+    """What a person can do about it."""
+    return f"`rollover installation token {case.installation.id}` with a new token, or `rollover installation unpark`"
