@@ -86,11 +86,14 @@ clean: ## remove the environments and every cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 python:
-	@'$(PYTHON)' -c '$(SUITABLE)' 2>/dev/null || { echo 'rollover: Python 3.11, 3.12 or 3.13 is needed. \
-	On Debian and Ubuntu: apt install python3 python3-venv. One that lies elsewhere: make PYTHON=/path/to/python3.11 …' >&2; exit 1; }
+	@'$(PYTHON)' -c '$(SUITABLE)' 2>/dev/null || { printf '%s\n' 'rollover: Python 3.11, 3.12 or 3.13 is needed.' \
+	  'On Debian and Ubuntu: apt install python3 python3-venv. One that lies elsewhere: make PYTHON=/path/to/python3.11 …' >&2; exit 1; }
 
 linux:
-	@test "$$(uname -s)" = Linux || { echo 'rollover: the PostgreSQL and Valkey that come with the demo, tests and bench are built for Linux. Use a Linux machine, WSL 2, or a container: docker run -it -v "$$PWD":/src:ro python:3.11 sh -c "cp -R /src /rollover && cd /rollover && make demo"' >&2; exit 1; }
+	@test "$$(uname -s)" = Linux || { printf '%s\n' \
+	  'rollover: the PostgreSQL and Valkey that demo, tests and bench start by themselves are built for Linux.' \
+	  'Use a Linux machine, WSL 2, or a container, for example from here:' \
+	  '  docker run -it -v "$$PWD":/here:ro python:3.11 sh -c "cp -R /here /rollover && cd /rollover && make demo"' >&2; exit 1; }
 
 runtime dev: python
 	@'$(PYTHON)' tools/environment.py $@

@@ -8,8 +8,8 @@ It runs before anything is installed, so it uses the standard library only.
 There is one environment in two layers. The development lock is resolved under the constraint of the other one, so it only adds to it, and
 neither command undoes the other one's work.
 
-What the environment was made of is written into it last. So an interrupted installation, a changed lock, another Python and a moved
-checkout (an environment holds absolute paths) all show as a difference, and it is made anew.
+What the environment was made of is written into it. So an interrupted installation, a changed lock, another Python and a moved checkout
+(an environment holds absolute paths) all show as a difference, and it is made anew.
 """
 
 from __future__ import annotations
@@ -27,54 +27,54 @@ ENVIRONMENT = Path(".venv")
 MADE_OF = ENVIRONMENT / "made-of.json"
 RUNTIME, DEV, PROJECT = "requirements.lock", "requirements-dev.lock", "pyproject.toml"
 CALLERS_OWN = {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES"}
+UNFINISHED = "unfinished"
 LAYERS = {"runtime": [RUNTIME], "dev": [RUNTIME, DEV]}
 
 
 def main() -> None:
-    """Make the layer that the first argument names; say what is in the way, if anything is."""
+    """Make the layer that the first argument names."""
     if sys.argv[1:] not in [[layer] for layer in LAYERS]:
         sys.exit("usage: environment.py runtime|dev")
-    in_the_way = obstacle()
-    if in_the_way:
-        sys.exit(f"rollover: {in_the_way}")
     with Path(PROJECT).open(encoding="utf-8") as one_at_a_time:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         make(LAYERS[sys.argv[1]])
 
 
+def make(locks: list[str]) -> None:
+    """Bring the environment to these locks with as little work as its record allows; ends the program where that cannot be."""
+    foundation = {"python": f"{sys.version} {sys.base_prefix}", "directory": str(Path.cwd())}
+    record = read_record()
+    moved = any(record.get(key) != value for key, value in foundation.items())
+    due = [lock for lock in locks if record.get(lock) != digest(lock)]
+    if not moved and not due and record.get(PROJECT) == digest(PROJECT):
+        return
+    in_the_way = obstacle()
+    if in_the_way:
+        sys.exit(f"rollover: {in_the_way}")
+    if moved or UNFINISHED in record or any(lock in record for lock in due):
+        create()
+        record, due = foundation, locks
+    for lock in due:
+        sys.stderr.write(f"rollover: installing {lock} into {ENVIRONMENT}; this happens once\n")
+        write_record(record | {UNFINISHED: lock})
+        pip("--require-hashes", "-r", lock)
+        record[lock] = digest(lock)
+    # pip refuses an editable requirement among hashed ones; what builds it stands in the lock.
+    pip("--no-deps", "--no-build-isolation", "-e", ".")
+    write_record(record | {PROJECT: digest(PROJECT)})
+
+
 def obstacle() -> str | None:
     """What keeps an environment from being made here, and what to do about it; None where nothing does."""
     here = str(Path.cwd())
+    target = ENVIRONMENT.absolute() if ENVIRONMENT.exists() else here
     if ":" in here or here != here.rstrip() or any(ord(c) < ord(" ") or "\ud800" <= c <= "\udfff" for c in here):
         return f"Python cannot install below {here!r}: rename what has ':', control characters, a space at its end or no UTF-8"
     if None in (importlib.util.find_spec("venv"), importlib.util.find_spec("ensurepip")):
         return f"this Python comes without venv or ensurepip. On Debian and Ubuntu: apt install python3.{sys.version_info[1]}-venv"
-    if not os.access(ENVIRONMENT if ENVIRONMENT.exists() else here, os.W_OK | os.X_OK):
-        return f"this user may not write to {here!r}. Work in a copy: cp -R . ~/rollover && rm -rf ~/rollover/.venv && cd ~/rollover"
+    if not os.access(target, os.W_OK | os.X_OK):
+        return f"this user may not write to {str(target)!r}. Work in a copy of your own: cp -R . ~/rollover && cd ~/rollover"
     return None
-
-
-def make(locks: list[str]) -> None:
-    """Bring the environment to these locks with as little work as its record allows."""
-    foundation = {"python": f"{sys.version} {sys.base_prefix}", "directory": str(Path.cwd()), RUNTIME: digest(RUNTIME)}
-    record = read_record()
-    if any(record.get(key) != value for key, value in foundation.items()) or record.get(DEV, digest(DEV)) != digest(DEV):
-        record = {}
-    missing = [lock for lock in locks if lock not in record]
-    if not missing and record[PROJECT] == digest(PROJECT):
-        return
-    if record:
-        MADE_OF.unlink()
-    else:
-        create()
-    for lock in missing:
-        sys.stderr.write(f"rollover: installing {lock} into {ENVIRONMENT}; this happens once\n")
-        pip("--require-hashes", "-r", lock)
-    # pip refuses an editable requirement among hashed ones; its build requirements stand in the lock.
-    pip("--no-deps", "--no-build-isolation", "-e", ".")
-    record.update(foundation)
-    record.update({name: digest(name) for name in [*locks, PROJECT]})
-    MADE_OF.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record() -> dict[str, str]:
@@ -83,6 +83,11 @@ def read_record() -> dict[str, str]:
         return dict(json.loads(MADE_OF.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
+
+
+def write_record(record: dict[str, str]) -> None:
+    """Say in the environment what it is made of."""
+    MADE_OF.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def create() -> None:
@@ -110,4 +115,7 @@ def digest(name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("rollover: interrupted; the next run begins the installation again")
