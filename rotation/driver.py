@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 
-from rotation.errors import Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
+from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
 from rotation.model import Deadline, Move
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def advance(story: Story[Case], row_id: str, ports: Ports) -> int:
                 case = story.record(ports.store, case, decision)
                 _tell(decision)
                 recorded += 1
-        except LostClaim as lost:
+        except (LostClaim, Conflict) as lost:  # a conflict: another worker wrote the row that this one would have written
             log.info("claim_lost", why=str(lost))
     return recorded
 

@@ -278,6 +278,14 @@ class Store(Protocol):
         """The same for credentials."""
         ...
 
+    def server(self, name: str) -> Server:
+        """The server of that name. Raises `NotFound`."""
+        ...
+
+    def due_servers(self, limit: int) -> tuple[str, ...]:
+        """Servers whose sessions were not looked at for `Terms.usage_sample`; each is marked as being looked at now."""
+        ...
+
     def see(self, server: Server, sessions: Sequence[Session]) -> None:
         """Note at the store's clock which credentials of the server's resources are in use, and by whom."""
         ...

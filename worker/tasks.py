@@ -1,0 +1,88 @@
+"""The tasks: a few lines each, ids as arguments. Doing one twice, late or never loses nothing; the sweep finds what is due."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rotation import driver, health, lifecycle, requests, retirement
+from rotation.errors import OutcomeUnknown, Unavailable
+from worker.app import TICK, app
+from worker.hints import depth, send
+from worker.process import ports
+from worker.queues import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ADVANCE_ROTATIONS = "rollover.advance_rotations"
+ADVANCE_RETIREMENTS = "rollover.advance_retirements"
+SAMPLE_USE = "rollover.sample_use"
+
+OUTSTANDING = 1_000
+"""How many hints may wait in one queue: a long backlog is not sent again every tick."""
+
+AT_ONCE = 500
+"""How many dates one tick looks at."""
+
+BATCH_SECONDS = 60
+"""After this a batch leaves the rest to the sweep, so that its message is not delivered again meanwhile."""
+
+SIDE_BY_SIDE = 4
+
+log = structlog.get_logger()
+
+
+@app.task(name=TICK)
+def tick() -> None:
+    """Ask for what the schedule is due for, and send on what may move and nobody holds. Any number of ticks at once is harmless."""
+    requests.request_due(ports(), AT_ONCE)
+    store = ports().store
+    send(app, ADVANCE_ROTATIONS, Queue.URGENT, store.due_rotations(_room(Queue.URGENT), urgent=True))
+    send(app, ADVANCE_ROTATIONS, Queue.SCHEDULED, store.due_rotations(_room(Queue.SCHEDULED), urgent=False))
+    send(app, ADVANCE_RETIREMENTS, Queue.RETIREMENT, store.due_credentials(_room(Queue.RETIREMENT)))
+    send(app, SAMPLE_USE, Queue.RETIREMENT, store.due_servers(AT_ONCE))
+
+
+@app.task(name=ADVANCE_ROTATIONS)
+def advance_rotations(ids: list[str]) -> None:
+    """Take each rotation as far as it will go now."""
+    _each(lambda one: driver.advance(lifecycle.STORY, one, ports()), ids)
+
+
+@app.task(name=ADVANCE_RETIREMENTS)
+def advance_retirements(ids: list[str]) -> None:
+    """Take each credential as far towards its end as it will go now."""
+    _each(lambda one: driver.advance(retirement.STORY, one, ports()), ids)
+
+
+@app.task(name=SAMPLE_USE)
+def sample_use(names: list[str]) -> None:
+    """Look at who is logged in on each server."""
+    _each(lambda one: health.sample_use(one, ports()), names)
+
+
+def _room(queue: Queue) -> int:
+    return max(0, OUTSTANDING - depth(app, queue))
+
+
+def _each(advance: Callable[[str], int], ids: Sequence[str]) -> None:
+    """One id in this thread; several side by side. A store that does not answer is told once: the rows stay due."""
+    until = time.monotonic() + BATCH_SECONDS
+
+    def one(row_id: str) -> None:
+        if time.monotonic() > until:
+            return
+        try:
+            advance(row_id)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.warning("store_unavailable", row=row_id, problem=str(error))
+
+    if len(ids) == 1:
+        one(ids[0])
+        return
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        list(pool.map(one, ids))

@@ -1,0 +1,106 @@
+"""Which adapter goes into which port: the only module that names them all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
+from rotation.errors import Fault, Invalid, Unavailable
+from rotation.model import Sensitive
+from rotation.ports import Ports
+from rotation.store.keyring import Keyring, KeyUse, create_key_file, load_key_file, read_keys
+from rotation.store.sealing import KeyringSealer
+from rotation.store.sql import SqlStore
+from rotation.vercel.client import VercelSettings, VercelSink
+from rotation.vercel.exchange import HttpClient
+from rotation.vercel.tokens import ClientCredentials, ClientCredentialsSettings, StoredTokens
+from worker.limits import LocalLimiter, SharedLimiter
+from worker.machine import MachineClock, MachineEntropy
+
+if TYPE_CHECKING:
+    from rotation.model import Server
+    from rotation.ports import Clock, Limiter, Sealer
+    from rotation.vercel.tokens import TokenSource
+    from worker.settings import Settings
+
+
+def wire(settings: Settings) -> Ports:
+    """The real ports. Nothing is connected yet; a key file is made where none is required and none is there."""
+    clock = MachineClock()
+    keyring = open_keyring(settings)
+    sealer = KeyringSealer(keyring)
+    http = HttpClient(clock, max_connections=settings.worker_threads + 8)
+    return Ports(
+        store=SqlStore(settings.store, clock=clock, terms=settings.terms(), audit_key=_audit_key(settings, keyring)),
+        engines={
+            "postgresql": PostgresqlEngine(admin_login, sealer, clock, allow_private_hosts=settings.allow_private_hosts),
+        },
+        sink=VercelSink(VercelSettings(settings.vercel_api_url), http, _tokens(settings, sealer, http, clock), clock),
+        sealer=sealer,
+        limiter=_limiter(settings, clock),
+        clock=clock,
+        entropy=MachineEntropy(),
+        terms=settings.terms(),
+    )
+
+
+def open_keyring(settings: Settings) -> Keyring:
+    """The configured keys; for a store on this machine alone, a key file of its own, made on first use."""
+    if settings.keys is not None:
+        return read_keys(settings.keys)
+    path = settings.keys_path
+    if path is None or settings.store_is_shared:
+        raise Invalid([Fault("ROLLOVER_KEYS", "is not set", "`rollover keys create` makes a key file; name it in ROLLOVER_KEYS_FILE")])
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return load_key_file(path) if path.exists() else create_key_file(path)
+
+
+def _audit_key(settings: Settings, keyring: Keyring) -> bytes:
+    """The key of the audit trail: the configured one, else the keyring's."""
+    if settings.audit_key is not None:
+        return settings.audit_key.reveal().encode()
+    key = keyring.newest(KeyUse.AUDIT)
+    if key is None:
+        raise Invalid([Fault("ROLLOVER_AUDIT_KEY", "is not set, and the key file has no line for `audit`", "add one of the two")])
+    return key.bits
+
+
+def _tokens(settings: Settings, sealer: Sealer, http: HttpClient, clock: Clock) -> TokenSource:
+    if settings.vercel_token_url is None or settings.vercel_client_id is None or settings.vercel_client_secret is None:
+        return StoredTokens(sealer)
+    credentials = ClientCredentialsSettings(settings.vercel_token_url, settings.vercel_client_id, settings.vercel_client_secret)
+    return ClientCredentials(credentials, http, clock)
+
+
+def _limiter(settings: Settings, clock: Clock) -> Limiter:
+    if settings.broker_url is not None and settings.broker_url.reveal().startswith("redis"):
+        return SharedLimiter(settings.broker_url, settings.vercel_rate_per_minute, clock)
+    return LocalLimiter(settings.vercel_rate_per_minute, clock)
+
+
+def admin_login(server: Server) -> AdminLogin:
+    """The admin's login of a server, read anew each time it is asked for, so that a changed one is used at once.
+
+    The URL gives user, password and database alone: where to connect is the server's own business. Raises `Unavailable` when it
+    cannot be read.
+    """
+    text, place = _admin_url(server)
+    parts = urlsplit(text.reveal().strip())
+    if not parts.username or parts.password is None:
+        raise Unavailable(f"the admin URL of {server.name} in {place} has no user name or no password")
+    return AdminLogin(unquote(parts.username), Sensitive(unquote(parts.password)), unquote(parts.path.lstrip("/")) or "postgres")
+
+
+def _admin_url(server: Server) -> tuple[Sensitive, str]:
+    if server.admin_url_file is not None:
+        try:
+            return Sensitive(Path(server.admin_url_file).read_text(encoding="utf-8")), server.admin_url_file
+        except OSError as error:
+            raise Unavailable(f"the admin URL of {server.name} cannot be read from {server.admin_url_file}: {error.strerror}") from None
+    name = server.admin_url_env or ""
+    if not os.environ.get(name):
+        raise Unavailable(f"the admin URL of {server.name} is not in the environment: {name} is not set")
+    return Sensitive(os.environ[name]), name
