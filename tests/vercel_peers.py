@@ -195,6 +195,11 @@ class Conversation:
         """Say nothing until the test is over."""
         self._closing.wait(PATIENCE)
 
+    def read_slowly(self, seconds: float) -> None:
+        """Take a kilobyte every so often."""
+        while self.connection.recv(1024) and not self._closing.wait(seconds):
+            pass
+
     def reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.connection.close()
@@ -229,5 +234,15 @@ def saying(*texts: bytes) -> Callable[[Conversation], None]:
     def behave(conversation: Conversation) -> None:
         while conversation.request() is not None:
             conversation.say(left.pop(0) if len(left) > 1 else left[0])
+
+    return behave
+
+
+def after_the_request(act: Callable[[Conversation], None]) -> Callable[[Conversation], None]:
+    """Read one request, then do this."""
+
+    def behave(conversation: Conversation) -> None:
+        conversation.request()
+        act(conversation)
 
     return behave
