@@ -244,6 +244,15 @@ class FakeStore(Moves, Fleet):
             self.holds[row_id].hinted_until = now + self.terms.hint
         return chosen
 
+    def due_servers(self, limit: int) -> tuple[str, ...]:
+        with self._lock:
+            now = self.now()
+            used = {one.spec.database.server for one in self.resources.values() if one.state is not ResourceState.GONE}
+            names = sorted(name for name in used if not self.holds[name].hinted(now))[:limit]
+            for name in names:
+                self.holds[name].hinted_until = now + self.terms.usage_sample
+            return tuple(names)
+
     def see(self, server: Server, sessions: Sequence[Session]) -> None:
         with self._lock:
             now = self.now()

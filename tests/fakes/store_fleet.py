@@ -95,6 +95,6 @@ class Fleet(Memory):
         now = self.now()
         for row in [self.rotations[one] for one in self._unended]:
             of_it = self.resources[row.resource_id].spec.installation_id == installation_id
-            if of_it and row.state is RotationState.OFFERED and (row.due_at is None or row.due_at > now):
+            if of_it and row.state is RotationState.OFFERED:
                 self.rotations[row.id] = replace(row, due_at=now, fence=row.fence + 1)
                 self.holds.pop(row.id, None)

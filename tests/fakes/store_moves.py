@@ -37,7 +37,7 @@ class Moves(Memory):
         if move.opens_attempt is not None:
             self._open(draft, move, claimed, move.opens_attempt)
         resource = self.resources[resource_id]
-        if move.resource_state is not None and resource.state is ResourceState.GONE:
+        if (move.resource_state or move.schedule) is not None and resource.state is ResourceState.GONE:
             raise IllegalMove(f"resource {resource_id} is gone")
         draft.resource = replace(resource, schedule=move.schedule or resource.schedule, state=move.resource_state or resource.state)
 

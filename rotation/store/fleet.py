@@ -1,0 +1,254 @@
+"""What a person registers: installations, servers, resources. A resource's events go to its own chain, all others to one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, insert, select, text, update
+
+from rotation.errors import Conflict, NotFound
+from rotation.store.cases import read_resource
+from rotation.store.moves import insert_credential
+from rotation.store.rows import installation_of, schedule_columns, server_columns, server_of
+from rotation.store.rules import INSTALLATIONS
+from rotation.store.specs import spec_to_json
+from rotation.store.tables import ALIVE, UtcTime, credentials, installations, resource_revisions, resources, rotations, servers
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from rotation.model import Credential, Event, Installation, Resource, ResourceSpec, Schedule, Server
+    from rotation.store.audit import AuditTrail
+    from rotation.store.database import Database
+
+OTHER_RESOURCE = "a revision cannot give a resource another installation or id: register a new resource"
+
+_woken = (
+    select(rotations.c.id)
+    .join(resources, resources.c.id == rotations.c.resource_id)
+    .where(resources.c.installation_id == bindparam("of_installation"), rotations.c.state == text("'offered'"))
+    .order_by(rotations.c.id)
+    .with_for_update(of=rotations, key_share=True)
+    .cte("woken")
+)
+WAKE_OFFERED = (
+    update(rotations)
+    .where(rotations.c.id.in_(select(_woken.c.id)))
+    .values(due_at=bindparam("woken_at", type_=UtcTime()), fence=rotations.c.fence + 1, claimed_until=None, hinted_until=None)
+)
+
+
+class Fleet:
+    """Installations, servers and resources. Each change is one transaction with its event."""
+
+    def __init__(self, database: Database, audit: AuditTrail) -> None:
+        self.database = database
+        self.audit = audit
+
+    def add_installation(self, installation: Installation, event: Event) -> None:
+        """Raises `Conflict` when it exists already."""
+        row = {"id": installation.id, "sealed_token": installation.sealed_token, "parked_at": installation.parked_at}
+        with self.database.writing() as connection:
+            _refuse_known(connection.scalar(select(installations.c.id).where(installations.c.id == installation.id)), "installation")
+            connection.execute(insert(installations), {**row, "parked_reason": installation.parked_reason})
+            self._tell(connection, event)
+
+    def set_token(self, installation_id: str, sealed_token: bytes, event: Event) -> None:
+        """A new token: the installation is parked no more. Raises `NotFound`."""
+        with self.database.writing() as connection:
+            self._tell(connection, event)
+            place = installations.c.id == installation_id
+            changed = update(installations).where(place).values(sealed_token=sealed_token, parked_at=None, parked_reason="")
+            if connection.execute(changed).rowcount != 1:
+                raise NotFound("installation", installation_id)
+        self._wake_offered(installation_id)
+
+    def park(self, installation_id: str, why: str, event: Event) -> bool:
+        """Hold all pushes of an installation. False when it was parked already: nothing is written. Raises `NotFound`."""
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, INSTALLATIONS)
+            if _read_installation(connection, installation_id).parked:
+                return False
+            place = installations.c.id == installation_id
+            connection.execute(update(installations).where(place).values(parked_at=end.now, parked_reason=why))
+            self.audit.append(connection, end, event)
+        return True
+
+    def unpark(self, installation_id: str, event: Event) -> bool:
+        """Let an installation push again; its offered rotations are due now. False when it was not parked. Raises `NotFound`."""
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, INSTALLATIONS)
+            parked = _read_installation(connection, installation_id).parked
+            if parked:
+                place = installations.c.id == installation_id
+                connection.execute(update(installations).where(place).values(parked_at=None, parked_reason=""))
+                self.audit.append(connection, end, event)
+        self._wake_offered(installation_id)
+        return parked
+
+    def _wake_offered(self, installation_id: str) -> None:
+        """Whoever works on one of them has seen the installation parked, so it takes the next fence. Repeated by the next unpark."""
+        with self.database.writing() as connection:
+            connection.execute(WAKE_OFFERED, {"of_installation": installation_id, "woken_at": self.database.now_in(connection)})
+
+    def installation(self, installation_id: str) -> Installation:
+        """Raises `NotFound`."""
+        with self.database.reading() as connection:
+            return _read_installation(connection, installation_id)
+
+    def installations(self) -> tuple[Installation, ...]:
+        """All of them, by id."""
+        with self.database.reading() as connection:
+            rows = connection.execute(select(installations).order_by(installations.c.id)).mappings()
+            return tuple(installation_of(row) for row in rows)
+
+    def add_server(self, server: Server, event: Event) -> None:
+        """Raises `Conflict` when the name is taken."""
+        with self.database.writing() as connection:
+            _refuse_known(connection.scalar(select(servers.c.name).where(servers.c.name == server.name)), "server")
+            connection.execute(insert(servers), server_columns(server))
+            self._tell(connection, event)
+
+    def change_server(self, server: Server, event: Event) -> None:
+        """Everything about a server but its name. Raises `NotFound`."""
+        with self.database.writing() as connection:
+            changed = update(servers).where(servers.c.name == server.name).values(server_columns(server))
+            if connection.execute(changed).rowcount != 1:
+                raise NotFound("server", server.name)
+            self._tell(connection, event)
+
+    def server(self, name: str) -> Server:
+        """Raises `NotFound`."""
+        with self.database.reading() as connection:
+            return _read_server(connection, name)
+
+    def servers(self) -> tuple[Server, ...]:
+        """All of them, by name."""
+        with self.database.reading() as connection:
+            return tuple(server_of(row) for row in connection.execute(select(servers).order_by(servers.c.name)).mappings())
+
+    def register(self, spec: ResourceSpec, resource_id: str, schedule: Schedule, current: Credential | None, event: Event) -> Resource:
+        """As in the port."""
+        with self.database.writing() as connection:
+            _read_server(connection, spec.database.server)
+            _read_installation(connection, spec.installation_id)
+            self._refuse_twin(connection, spec)
+            now = self.database.now_in(connection)
+            connection.execute(insert(resources), _resource_row(spec, resource_id, schedule, now))
+            _insert_revision(connection, resource_id, 1, spec, now)
+            if current is not None:
+                _refuse_login(connection, spec.database.server, (current.username,))
+                insert_credential(connection, current)
+            beginning = self.audit.begin(connection, resource_id, now)
+            self.audit.append(connection, beginning, event, credential_id=None if current is None else current.id)
+            return read_resource(connection, resource_id)
+
+    def revise(self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event) -> Resource:
+        """As in the port. The resource's live logins go with it to another server."""
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, resource_id)
+            before = read_resource(connection, resource_id)
+            if (before.spec.installation_id, before.spec.external_id) != (spec.installation_id, spec.external_id):
+                raise Conflict(OTHER_RESOURCE)
+            _read_server(connection, spec.database.server)
+            if spec.database.server != before.server.name:
+                _move_logins(connection, resource_id, spec.database.server)
+            revision = before.revision + 1
+            _insert_revision(connection, resource_id, revision, spec, end.now)
+            changed = {"server": spec.database.server, "engine": spec.engine, "revision": revision, **schedule_columns(schedule)}
+            connection.execute(update(resources).where(resources.c.id == resource_id).values(changed))
+            self.audit.append(connection, end, event)
+            return read_resource(connection, resource_id)
+
+    def resource(self, resource_id: str) -> Resource:
+        """Raises `NotFound`."""
+        with self.database.reading() as connection:
+            return read_resource(connection, resource_id)
+
+    def find_resource(self, name: str) -> Resource:
+        """A resource by its id, by the provider's own id, or by `installation/id`; one that is gone only by its id.
+
+        Raises `NotFound`, and `Conflict` when two installations have a resource of that id.
+        """
+        installation_id, _, external_id = name.rpartition("/")
+        named = select(resources.c.id).where(resources.c.external_id == external_id, resources.c.state != text("'gone'"))
+        if installation_id:
+            named = named.where(resources.c.installation_id == installation_id)
+        with self.database.reading() as connection:
+            ids = connection.scalars(named.union(select(resources.c.id).where(resources.c.id == name))).all()
+            if not ids:
+                raise NotFound("resource", name)
+            if len(ids) > 1:
+                raise Conflict(f"there are {len(ids)} resources {name!r}: say installation/id")
+            return read_resource(connection, ids[0])
+
+    def record_event(self, event: Event) -> None:
+        """An event that is about no resource and changes no row: keys added, a checkpoint exported."""
+        with self.database.writing() as connection:
+            self._tell(connection, event)
+
+    def _tell(self, connection: Connection, event: Event) -> None:
+        self.audit.append(connection, self.audit.lock(self.database, connection, INSTALLATIONS), event)
+
+    @staticmethod
+    def _refuse_twin(connection: Connection, spec: ResourceSpec) -> None:
+        twin = select(resources.c.id).where(
+            resources.c.installation_id == spec.installation_id,
+            resources.c.external_id == spec.external_id,
+            resources.c.state != text("'gone'"),
+        )
+        if connection.scalar(twin) is not None:
+            raise Conflict(f"the resource {spec.installation_id}/{spec.external_id} exists already")
+
+
+def _refuse_known(found: str | None, kind: str) -> None:
+    if found is not None:
+        raise Conflict(f"the {kind} {found} exists already")
+
+
+def _refuse_login(connection: Connection, server: str, usernames: tuple[str, ...]) -> None:
+    taken = select(credentials.c.username).where(credentials.c.server == server, credentials.c.username.in_(usernames), text(ALIVE))
+    found = connection.scalar(taken)
+    if found is not None:
+        raise Conflict(f"the login {found} on {server} belongs to another credential")
+
+
+def _move_logins(connection: Connection, resource_id: str, server: str) -> None:
+    alive = select(credentials.c.username).where(credentials.c.resource_id == resource_id, text(ALIVE))
+    _refuse_login(connection, server, tuple(connection.scalars(alive)))
+    connection.execute(update(credentials).where(credentials.c.resource_id == resource_id, text(ALIVE)).values(server=server))
+
+
+def _read_installation(connection: Connection, installation_id: str) -> Installation:
+    row = connection.execute(select(installations).where(installations.c.id == installation_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("installation", installation_id)
+    return installation_of(row)
+
+
+def _read_server(connection: Connection, name: str) -> Server:
+    row = connection.execute(select(servers).where(servers.c.name == name)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("server", name)
+    return server_of(row)
+
+
+def _resource_row(spec: ResourceSpec, resource_id: str, schedule: Schedule, now: datetime) -> dict[str, Any]:
+    return {
+        "id": resource_id,
+        "installation_id": spec.installation_id,
+        "external_id": spec.external_id,
+        "server": spec.database.server,
+        "engine": spec.engine,
+        "state": "active",
+        "revision": 1,
+        "registered_at": now,
+        **schedule_columns(schedule),
+    }
+
+
+def _insert_revision(connection: Connection, resource_id: str, revision: int, spec: ResourceSpec, now: datetime) -> None:
+    row = {"resource_id": resource_id, "revision": revision, "spec": spec_to_json(spec), "recorded_at": now}
+    connection.execute(insert(resource_revisions), row)

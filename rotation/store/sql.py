@@ -1,0 +1,178 @@
+"""The store on SQLAlchemy: the port `Store`, told in the order in which a rotation uses it.
+
+Every write of a resource is one transaction that locks the resource's chain first, compares and sets, and ends with one line of the
+audit trail. A claim is one statement. Nothing is held over a call to anybody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import Engine
+
+from rotation.errors import OutcomeUnknown, Unavailable
+from rotation.model import Claim, Deadline, Event, Move, Rotation, RotationCase
+from rotation.store import due
+from rotation.store.attempts import may_send
+from rotation.store.audit import AuditTrail
+from rotation.store.cases import read_credential_case, read_resource_case, read_rotation_case
+from rotation.store.database import Database, make_engine
+from rotation.store.fleet import Fleet
+from rotation.store.moves import Writing, rests
+from rotation.store.rules import INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
+from rotation.store.tables import credentials, rotations
+from rotation.store.usage import see
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import URL
+
+    from rotation.model import Attempt, AttemptTerms, Credential, CredentialCase, ResourceCase, Server, Session, Wait
+    from rotation.ports import Answer, Clock, Terms
+    from rotation.store.audit import AuditFault, Checkpoint
+
+Case = TypeVar("Case", "RotationCase", "CredentialCase")
+
+
+class SqlStore(Fleet):
+    """The truth, on PostgreSQL or SQLite. Safe for any number of threads and processes; `dispose(close=False)` right after a fork."""
+
+    def __init__(self, engine: Engine | URL | str, *, clock: Clock, terms: Terms, audit_key: bytes) -> None:
+        database = Database(engine if isinstance(engine, Engine) else make_engine(engine), clock)
+        super().__init__(database, AuditTrail(audit_key))
+        self.clock = clock
+        self.terms = terms
+
+    def now(self) -> datetime:
+        """As in the port."""
+        return self.database.now()
+
+    def dispose(self, *, close: bool = True) -> None:
+        """Let go of all connections; after a fork without closing them, because they are the parent's."""
+        self.database.dispose(close=close)
+
+    def claim_rotation(self, rotation_id: str) -> RotationCase | None:
+        """As in the port."""
+        started = self.clock.monotonic()
+        fence = due.claim(self.database, rotations, rotation_id, self.terms.claim)
+        if fence is None:
+            return None
+        with self.database.reading() as connection:
+            return read_rotation_case(connection, rotation_id, self._claim(rotation_id, fence, started), self.database.now_in(connection))
+
+    def claim_credential(self, credential_id: str) -> CredentialCase | None:
+        """As in the port."""
+        started = self.clock.monotonic()
+        fence = due.claim(self.database, credentials, credential_id, self.terms.claim)
+        if fence is None:
+            return None
+        with self.database.reading() as connection:
+            claim = self._claim(credential_id, fence, started)
+            return read_credential_case(connection, credential_id, claim, self.database.now_in(connection))
+
+    def _claim(self, row_id: str, fence: int, started: float) -> Claim:
+        """The deadline counts from before the query, so that it is over before the store says so."""
+        return Claim(row_id, fence, Deadline(started + self.terms.claim.total_seconds()))
+
+    def record_rotation(self, case: RotationCase, decision: Move | Wait) -> RotationCase | None:
+        """As in the port."""
+        return self._record(case, case.rotation, decision, read_rotation_case)
+
+    def record_credential(self, case: CredentialCase, decision: Move | Wait) -> CredentialCase | None:
+        """As in the port."""
+        return self._record(case, case.credential, decision, read_credential_case)
+
+    def _record(self, case: Case, row: Rotation | Credential, decision: Move | Wait, read: Callable[..., Case]) -> Case | None:
+        started = self.clock.monotonic()
+        fresh = None
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, row.resource_id)
+            held = replace(row, fence=case.claim.fence)
+            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim)
+            if isinstance(decision, Move):
+                after = writing.move(decision) or held
+                about = (row.id, None) if isinstance(row, Rotation) else (None, row.id)
+                self.audit.append(connection, end, decision.event, *subjects(decision, *about))
+            else:
+                after = writing.wait(decision)
+            if not rests(after, end.now):
+                fresh = read(connection, row.id, self._claim(row.id, case.claim.fence, started), end.now)
+        self._follow(case.resource.spec.installation_id, decision)
+        return fresh
+
+    def _follow(self, installation_id: str, decision: Move | Wait) -> None:
+        """What a decision means for the installation, in a transaction of its own: the installations have a chain of their own."""
+        if isinstance(decision, Move):
+            if decision.unparks:
+                self.unpark(installation_id, Event(INSTALLATION_UNPARKED, STORE_ACTOR, "a push was taken again"))
+        elif decision.parks is not None:
+            self.park(installation_id, decision.parks, Event(INSTALLATION_PARKED, STORE_ACTOR, decision.parks))
+
+    def open_attempt(self, case: RotationCase, terms: AttemptTerms) -> RotationCase:
+        """As in the port."""
+        started = self.clock.monotonic()
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, case.rotation.resource_id)
+            held = replace(case.rotation, fence=case.claim.fence)
+            Writing(connection, held.resource_id, end.now, held, end.now + self.terms.claim).open_attempt(terms)
+            return read_rotation_case(connection, held.id, self._claim(held.id, held.fence, started), end.now)
+
+    def may_send(self, claim: Claim, attempt: Attempt) -> bool:
+        """As in the port."""
+        try:
+            return may_send(self.database, claim, attempt)
+        except (Unavailable, OutcomeUnknown):
+            return False
+
+    def amend(
+        self,
+        resource_id: str,
+        decide: Callable[[ResourceCase], tuple[Move | None, Answer]],
+        *,
+        key: str | None = None,
+    ) -> Answer:
+        """As in the port."""
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, resource_id)
+            case = read_resource_case(connection, resource_id, key, end.now)
+            move, answer = decide(case)
+            if move is not None:
+                writing = Writing(connection, resource_id, end.now)
+                found = (case.open_rotation, case.requested_rotation, *case.credentials)
+                writing.known = {one.id: one for one in found if one is not None}
+                writing.move(move)
+                self.audit.append(connection, end, move.event, *subjects(move, None, None))
+        if move is not None:
+            self._follow(case.resource.spec.installation_id, move)
+        return answer
+
+    def due_resources(self, limit: int) -> tuple[str, ...]:
+        """As in the port."""
+        return due.due_resources(self.database, limit)
+
+    def due_rotations(self, limit: int, *, urgent: bool) -> tuple[str, ...]:
+        """As in the port."""
+        return due.due_rotations(self.database, limit, self.terms.hint, urgent=urgent)
+
+    def due_credentials(self, limit: int) -> tuple[str, ...]:
+        """As in the port."""
+        return due.due_credentials(self.database, limit, self.terms.hint)
+
+    def due_servers(self, limit: int) -> tuple[str, ...]:
+        """As in the port."""
+        return due.due_servers(self.database, limit, self.terms.usage_sample)
+
+    def see(self, server: Server, sessions: Sequence[Session]) -> None:
+        """As in the port."""
+        see(self.database, server.name, sessions)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Sign the heads of the audit chains that have grown. None when none has. To be called every minute, by any number of processes."""
+        return self.audit.checkpoint(self.database)
+
+    def verify_audit(self) -> Iterator[AuditFault]:
+        """Every place of the audit trail that is not as it was written. It reads the whole trail."""
+        return self.audit.verify(self.database)

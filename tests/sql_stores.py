@@ -1,0 +1,103 @@
+"""The store on real databases, for tests: a clean one each, and a way to let time pass on a server whose clock nobody can set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, delete, insert, text, update
+from sqlalchemy.engine import make_url
+
+from rotation.ports import Terms
+from rotation.store.audit import NOTHING
+from rotation.store.migration import migrate
+from rotation.store.rules import INSTALLATIONS
+from rotation.store.sql import SqlStore
+from rotation.store.tables import UtcTime, chains, metadata
+from tests.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+    from worker.sandbox.postgresql import PrivatePostgresql
+
+AUDIT_KEY = b"audit key of the tests"
+TRAIL = {"events", "checkpoints"}
+
+
+def sqlite_url(directory: Path) -> str:
+    return f"sqlite:///{directory / 'store.db'}"
+
+
+@pytest.fixture(scope="session")
+def postgresql_store_url(postgresql: PrivatePostgresql) -> URL:
+    """A migrated database of our own on the test server."""
+    url = make_url(postgresql.superuser_url()).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE rollover_store"))
+    engine.dispose()
+    url = url.set(database="rollover_store")
+    migrate(url)
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class SqlBench:
+    """A store on a real database with the means to let time pass."""
+
+    store: SqlStore
+    clock: FakeClock
+
+    def advance(self, by: timedelta) -> None:
+        self.clock.advance(by)
+        if self.store.database.dialect != "sqlite":
+            self._age(by)
+
+    def _age(self, by: timedelta) -> None:
+        """Nobody can set the server's clock: make every time in the store older instead."""
+        with self.store.database.writing() as connection:
+            for table in metadata.sorted_tables:
+                times = [column for column in table.c if isinstance(column.type, UtcTime)]
+                if times and table.name not in TRAIL:
+                    connection.execute(update(table).values({column: column - by for column in times}))
+
+
+@pytest.fixture
+def sqlite_bench(tmp_path: Path) -> Iterator[SqlBench]:
+    url = sqlite_url(tmp_path)
+    migrate(url)
+    clock = FakeClock()
+    store = SqlStore(url, clock=clock, terms=Terms(), audit_key=AUDIT_KEY)
+    yield SqlBench(store, clock)
+    store.dispose()
+
+
+@pytest.fixture
+def postgresql_bench(postgresql_store_url: URL) -> Iterator[SqlBench]:
+    clock = FakeClock()
+    store = SqlStore(postgresql_store_url, clock=clock, terms=Terms(), audit_key=AUDIT_KEY)
+    empty(store)
+    yield SqlBench(store, clock)
+    store.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sql_bench(request: pytest.FixtureRequest) -> SqlBench:
+    """One test on both databases."""
+    bench: SqlBench = request.getfixturevalue(f"{request.param}_bench")
+    return bench
+
+
+def empty(store: SqlStore) -> None:
+    """As freshly migrated."""
+    with store.database.writing() as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(delete(table))
+        row = {"id": INSTALLATIONS, "length": 0, "head": NOTHING, "sealed_length": 0, "sealed_head": NOTHING}
+        connection.execute(insert(chains), row)
