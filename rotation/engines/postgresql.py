@@ -1,0 +1,174 @@
+"""PostgreSQL: a fresh login each generation, whose rights come from one NOLOGIN group, the owner of the database's objects.
+
+    mint      a name, a password and its SCRAM verifier, without a connection
+    admit     CREATE ROLE … IN ROLE owner with our marker as its comment, acting as the owner, with the settings of the current login
+    check     log in with what will be pushed, on every endpoint
+    block     NOLOGIN: open sessions go on
+    withdraw  NOLOGIN, end the sessions, hand over what it owns, DROP ROLE
+    prove     refused by the right server, while the current login gets in
+
+Every name in a statement is composed by psycopg. What is measured about PostgreSQL stands where it matters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from rotation.engines import logins, scram
+from rotation.engines.hosts import Hosts
+from rotation.engines.postgresql_admin import AdminLogin, AdminSessions
+from rotation.engines.postgresql_adoption import adopt
+from rotation.engines.postgresql_logins import Logins
+from rotation.engines.postgresql_preflight import preflight
+from rotation.engines.postgresql_proof import Proof
+from rotation.engines.postgresql_removal import block_login, end_nameless_sessions, remove_login
+from rotation.engines.postgresql_roles import differences, make_role, mend_role, read_held, read_roles
+from rotation.errors import Fault, Refused
+from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rotation.engines.postgresql_roles import Role
+    from rotation.model import Credential, Deadline, Login, RenderedSecret, Resource, Sensitive, Server
+    from rotation.ports import Clock, Entropy, Sealer
+
+__all__ = ["AdminLogin", "PostgresqlEngine"]
+
+CAPABILITIES = Capabilities(most_generations=None, can_block=True, sees_which_secret=True)
+
+SESSIONS = sql.SQL("""
+SELECT usename::text, coalesce(host(client_addr), 'local'), coalesce(application_name, ''), coalesce(state, ''), count(*),
+       min(backend_start)
+  FROM pg_stat_activity
+ WHERE usename IS NOT NULL AND backend_type = 'client backend' AND application_name <> {ours}
+ GROUP BY 1, 2, 3, 4""")
+
+SEES_SESSIONS = sql.SQL("SELECT pg_has_role('pg_read_all_stats', 'USAGE')")
+
+MARKED = sql.SQL("""
+SELECT r.rolname::text, r.rolcanlogin, d.description
+  FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid WHERE d.classoid = 'pg_authid'::regclass""")
+
+
+class PostgresqlEngine:
+    """`rotation.ports.Engine` for PostgreSQL 15 and later.
+
+    `admin_logins` gives a server's admin login whenever a connection is opened. Of the sealer only its marks are used.
+    """
+
+    def __init__(
+        self, admin_logins: Callable[[Server], AdminLogin], sealer: Sealer, clock: Clock, *, allow_private_hosts: bool = False
+    ) -> None:
+        self._sealer = sealer
+        doors = Logins(Hosts(allow_private=allow_private_hosts))
+        self._admin = AdminSessions(admin_logins, doors, clock)
+        self._proof = Proof(doors, self._admin)
+        self._doors = doors
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Any number of logins at once, each with sessions of its own."""
+        return CAPABILITIES
+
+    def mint(self, resource: Resource, generation: int, entropy: Entropy) -> Minted:
+        """A fresh name, a password, and the verifier that PostgreSQL gets instead of it."""
+        username = logins.new_username(resource.spec.database.login_prefix, generation, entropy)
+        password = logins.new_password(resource.spec.password_length, entropy)
+        return Minted(username, password, scram.verifier(password, entropy.bytes(scram.SALT_BYTES)))
+
+    def preflight(self, resource: Resource, deadline: Deadline) -> tuple[Fault, ...]:
+        """Every right that is missing, with the SQL that gives it."""
+        return tuple(preflight(self._admin, self._doors, resource, deadline))
+
+    def adopt(self, resource: Resource, username: str, deadline: Deadline, *, dry_run: bool) -> tuple[str, ...]:
+        """Share what the login in use owns with the owner group, without a moment in which it cannot work."""
+        return adopt(self._admin, resource, username, deadline, dry_run=dry_run)
+
+    def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
+        """Create the login, or mend it with the same verifier: another salt would strand poolers that keep the old one."""
+        marker = self._sealer.mark(credential.id)
+        owner, name = resource.spec.database.owner_role, credential.username
+        with self._admin.session(resource.server, deadline) as session:
+            known = read_roles(session, name, *([like] if like else []))
+            model = known.get(like) if like else None
+            if like and model is None:
+                raise Refused(f"{resource.server.name}: the login {like}, which the new one is to be like, does not exist")
+            if (role := known.get(name)) is None:
+                session.act("create a login", list(make_role(name, owner, verifier, marker, model)))
+                return
+            self._expect_ours(resource, role, credential)
+            session.act("mend a login", list(mend_role(role, owner, verifier, model)))
+
+    def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:
+        """Log in with what will be pushed."""
+        self._proof.check(resource, login, secrets, deadline)
+
+    def parity(self, resource: Resource, username: str, like: str, deadline: Deadline) -> tuple[Fault, ...]:
+        """Compare memberships, settings, limits and what either holds directly."""
+        owner = resource.spec.database.owner_role
+        with self._admin.session(resource.server, deadline) as session:
+            known = read_roles(session, username, like, owner)
+            missing = [name for name in (username, like, owner) if name not in known]
+            if missing:
+                return tuple(Fault(name, "does not exist") for name in missing)
+            held = read_held(session, username, like)
+        return tuple(differences(known[username], known[like], known[owner], held))
+
+    def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
+        """NOLOGIN."""
+        with self._admin.session(resource.server, deadline) as session:
+            role = read_roles(session, username).get(username)
+            if role is not None:
+                block_login(session, role)
+
+    def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
+        """LOGIN again."""
+        with self._admin.session(resource.server, deadline) as session:
+            role = read_roles(session, username).get(username)
+            if role is None:
+                raise Refused(f"{resource.server.name}: there is no login {username} to unblock", advice="rotate instead")
+            if not role.can_log_in:
+                session.act("unblock a login", [sql.SQL("ALTER ROLE {role} LOGIN").format(role=sql.Identifier(username))])
+
+    def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:
+        """End the sessions, hand over what it owns, remove it."""
+        name = credential.username
+        if name in keep:
+            raise Refused(f"{resource.server.name}: {name} is to be kept and removed at once: nothing was done")
+        with self._admin.session(resource.server, deadline) as session:
+            role = read_roles(session, name).get(name)
+            if role is None:
+                end_nameless_sessions(session, resource.spec.database.name)
+                return
+            if not credential.adopted:
+                self._expect_ours(resource, role, credential)
+        remove_login(self._admin, resource, role, deadline)
+
+    def prove_refused(self, resource: Resource, login: Login, control: Login | None, deadline: Deadline) -> None:
+        """Ask the catalog, and every door."""
+        self._proof.prove_refused(resource, login, control, deadline)
+
+    def usage(self, server: Server, deadline: Deadline) -> tuple[Session, ...]:
+        """The open sessions by login, client, application and state. Raises `Refused` when the admin may not see those of others."""
+        with self._admin.session(server, deadline) as session:
+            if not session.rows("look at the admin's rights", SEES_SESSIONS)[0][0]:
+                raise Refused(f"{server.name}: the admin login cannot see sessions", advice="GRANT pg_monitor to it")
+            found = session.rows("read sessions", SESSIONS.format(ours=sql.Literal(APPLICATION_NAME)))
+        return tuple(Session(*row) for row in found)
+
+    def list_logins(self, server: Server, deadline: Deadline) -> tuple[KnownLogin, ...]:
+        """The roles whose comment is a mark of ours."""
+        with self._admin.session(server, deadline) as session:
+            marked = session.rows("read marked logins", MARKED)
+        known = ((name, self._sealer.recognise(comment), can_log_in) for name, can_log_in, comment in marked)
+        return tuple(KnownLogin(name, credential_id, can_log_in) for name, credential_id, can_log_in in known if credential_id)
+
+    def _expect_ours(self, resource: Resource, role: Role, credential: Credential) -> None:
+        if role.comment is None or self._sealer.recognise(role.comment) != credential.id:
+            raise Refused(
+                f"{resource.server.name}: a login {role.name} exists that is not this credential's: a name clash",
+                advice="find out whose it is; the next rotation takes another name",
+            )

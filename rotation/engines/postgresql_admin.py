@@ -1,0 +1,204 @@
+"""What the admin login does on a server: reads, and acts that change nothing when they come too late.
+
+An act is one message to the server: its statements run in one transaction, whose first and last statement compare the server's clock
+with the deadline, and the server has all of it or nothing. So a worker that is frozen in the middle holds no lock, and one that wakes
+up too late changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from rotation.engines.postgresql_errors import sort_error
+from rotation.engines.postgresql_logins import Door
+from rotation.engines.postgresql_pool import ServerPool
+from rotation.errors import LostClaim, Unavailable
+from rotation.model import Endpoint, Login
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rotation.engines.deadlines import BoundedConnection, TimeLeft
+    from rotation.engines.postgresql_logins import Logins
+    from rotation.model import Deadline, Sensitive, Server
+    from rotation.ports import Clock
+
+OFFSET_SECONDS = 30.0
+"""How long a reading of the server's clock is believed."""
+
+SERVER_IDLE = "300s"
+"""The server ends a session of ours that a dead worker left behind."""
+
+LIMITED_SINCE = 170000
+"""`transaction_timeout` came with PostgreSQL 17."""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminLogin:
+    """The login that makes and removes the others: CREATEROLE, never a superuser. `database` is where it is when none is named."""
+
+    username: str
+    password: Sensitive
+    database: str = "postgres"
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The best lower bound of a server's clock, as the instant at which our monotonic clock was zero."""
+
+    zero: datetime
+    read_at: float
+
+
+class AdminSessions:
+    """Sessions of the admin logins on all servers. Connections are opened when first used, in the process that uses them."""
+
+    def __init__(self, admin_logins: Callable[[Server], AdminLogin], logins: Logins, clock: Clock) -> None:
+        self._admin_logins = admin_logins
+        self._logins = logins
+        self._clock = clock
+        self._pools: dict[tuple[int, Server], ServerPool] = {}
+        self._readings: dict[Server, _Reading] = {}
+
+    def username(self, server: Server) -> str:
+        """Who the admin is."""
+        return self._admin_logins(server).username
+
+    def time_left(self, deadline: Deadline) -> TimeLeft:
+        """The deadline as a countdown on our clock."""
+        return lambda: deadline.left(self._clock.monotonic())
+
+    @contextmanager
+    def session(self, server: Server, deadline: Deadline, database: str | None = None) -> Iterator[AdminSession]:
+        """The admin on this server, in its usual database unless another is named.
+
+        Raises `Unavailable` when there is no connection in time, `Refused` when the admin itself is refused.
+        """
+        # A process that was forked from us must not touch our connections.
+        key = (os.getpid(), server)
+        pool = self._pools.get(key) or self._pools.setdefault(key, self._new_pool(server))
+        time_left = self.time_left(deadline)
+        with pool.connection(database or self._admin_logins(server).database, time_left) as connection:
+            yield AdminSession(server, connection, deadline, self)
+
+    def _new_pool(self, server: Server) -> ServerPool:
+        def open_connection(database: str, time_left: TimeLeft) -> BoundedConnection:
+            admin = self._admin_logins(server)
+            door = Door(server, Endpoint("", server.host, server.port), database)
+            options = f"-c idle_session_timeout={SERVER_IDLE} -c client_encoding=UTF8"
+            return self._logins.log_in(door, Login(admin.username, admin.password), time_left, options=options)
+
+        return ServerPool(server.name, server.connections, open_connection)
+
+    def note_time(self, server: Server, at: datetime) -> None:
+        """The server's clock showed `at` not later than now: the answer has travelled since."""
+        read_at = self._clock.monotonic()
+        zero = at - timedelta(seconds=read_at)
+        known = self._readings.get(server)
+        if known is None or zero > known.zero or not 0 <= read_at - known.read_at < OFFSET_SECONDS:
+            self._readings[server] = _Reading(zero, read_at)
+
+    def on_server_clock(self, server: Server, deadline: Deadline) -> datetime | None:
+        """The deadline by the server's clock, or a little earlier; None when that clock was not read lately."""
+        known = self._readings.get(server)
+        if known is None or not 0 <= self._clock.monotonic() - known.read_at < OFFSET_SECONDS:
+            return None
+        return known.zero + timedelta(seconds=deadline.at)
+
+    def left(self, deadline: Deadline) -> float:
+        """Seconds that are left of it."""
+        return deadline.left(self._clock.monotonic())
+
+
+class AdminSession:
+    """One connection of the admin, for the length of one act."""
+
+    def __init__(self, server: Server, connection: BoundedConnection, deadline: Deadline, sessions: AdminSessions) -> None:
+        self._server = server
+        self._connection = connection
+        self._deadline = deadline
+        self._sessions = sessions
+
+    @property
+    def version(self) -> int:
+        """As in `server_version_num`, e.g. 180006."""
+        return self._connection.info.server_version
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self._sessions.left(self._deadline)
+
+    def rows(self, what: str, query: sql.Composed | sql.SQL) -> list[Row]:
+        """The rows of a query that changes nothing. Names are looked up in `pg_catalog` alone: a tenant's objects must not answer.
+
+        Raises `Unavailable` when there is no answer in time, `Refused` when the admin may not ask.
+        """
+        script = sql.SQL("SELECT clock_timestamp(), {limits}; {query}").format(limits=self._limits(None), query=query)
+        try:
+            cursor = self._connection.execute(script)
+            first = cursor.fetchone()
+            cursor.set_result(-1)
+            rows = cursor.fetchall()
+        except psycopg.Error as error:
+            raise sort_error(error, what, self._server.name, sent=False) from None
+        if first is not None:
+            self._sessions.note_time(self._server, first[0])
+        return rows
+
+    def act(self, what: str, statements: Sequence[sql.Composed | sql.SQL], *, lock_seconds: float | None = None) -> list[Row]:
+        """Run the statements in one transaction, unless it is too late by the server's clock: then nothing changes.
+
+        Gives the rows of the last statement, if it has any. Raises `LostClaim` when it is too late, `OutcomeUnknown` when the
+        connection was lost with the answer still to come.
+        """
+        limit = self._limit(what)
+        in_time = sql.SQL("SELECT 1 / (clock_timestamp() < {limit})::int").format(limit=sql.Literal(limit))
+        script = sql.SQL("{in_time}, {limits}; {statements}; {in_time}").format(
+            in_time=in_time, limits=self._limits(lock_seconds), statements=sql.SQL("; ").join(statements)
+        )
+        try:
+            cursor = self._connection.execute(script)
+            cursor.set_result(-2)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise sort_error(error, what, self._server.name, sent=True) from None
+
+    def _limit(self, what: str) -> datetime:
+        if self.left() <= 0:
+            raise LostClaim(f"{self._server.name}: too late to {what}; nothing was changed")
+        limit = self._sessions.on_server_clock(self._server, self._deadline)
+        if limit is None:
+            self.rows("read the clock", sql.SQL("SELECT 1"))
+            limit = self._sessions.on_server_clock(self._server, self._deadline)
+        if limit is None:
+            raise Unavailable(f"{self._server.name}: its clock could not be read in time")
+        return limit
+
+    def _limits(self, lock_seconds: float | None) -> sql.Composed:
+        """What bounds the rest of the transaction on the server's side; what is left of the deadline bounds it all."""
+        left = max(self.left(), 0.001)
+        limits = {
+            "search_path": "",
+            "statement_timeout": _milliseconds(left),
+            "lock_timeout": _milliseconds(left if lock_seconds is None else min(left, lock_seconds)),
+            "idle_in_transaction_session_timeout": _milliseconds(left),
+        }
+        if self.version >= LIMITED_SINCE:
+            limits["transaction_timeout"] = _milliseconds(left)
+        return sql.SQL(", ").join(
+            sql.SQL("set_config({name}, {value}, true)").format(name=sql.Literal(name), value=sql.Literal(value))
+            for name, value in limits.items()
+        )
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(int(seconds * 1000), 1))

@@ -1,0 +1,120 @@
+"""Logging in to PostgreSQL as somebody, and hearing why it was refused.
+
+libpq's error of a failed login has no SQLSTATE, only words in the server's language. So the quick way in is psycopg, and when it fails,
+pg8000 asks once more and hears the code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pg8000.core
+import pg8000.exceptions
+
+from rotation.engines.deadlines import BoundedConnection, NoConnection, bounded, connect
+from rotation.engines.tls import tls_context, tls_parameters
+from rotation.errors import Refused, RolloverError, Unavailable
+from rotation.model import APPLICATION_NAME
+
+if TYPE_CHECKING:
+    from rotation.engines.deadlines import TimeLeft
+    from rotation.engines.hosts import Hosts
+    from rotation.model import Endpoint, Login, Server
+
+BAD_PASSWORD = "28P01"  # noqa: S105 - an SQLSTATE
+NOT_PERMITTED = "28000"
+"""The role may not log in or does not exist; also that pg_hba.conf has no entry for it."""
+PROTOCOL_VIOLATION = "08P01"
+"""What newer PgBouncers say of a bad password, and of other things."""
+NO_TLS = "Server refuses SSL"
+"""pg8000's words."""
+REFUSING = frozenset({BAD_PASSWORD, NOT_PERMITTED, "3D000", "42501"})
+"""Codes that will be the same the next time; the last two: no such database, no right to connect to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One way in: a database of a server, at one of its endpoints."""
+
+    server: Server
+    place: Endpoint
+    database: str
+
+    def __str__(self) -> str:
+        """How messages call it."""
+        return f"{self.server.name} (endpoint {self.place.name})" if self.place.name else self.server.name
+
+
+class Logins:
+    """Logging in at any door, by the TLS settings of its server."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    def log_in(self, door: Door, login: Login, time_left: TimeLeft, *, options: str = "") -> BoundedConnection:
+        """An open connection. Raises `Refused` when the server says no for good, `Unavailable` for anything else."""
+        for address in self._hosts.addresses(door.place.host, time_left()):
+            parameters = {
+                "host": door.place.host,
+                "hostaddr": address,
+                "port": str(door.place.port),
+                "user": login.username,
+                "password": login.password.reveal(),
+                "dbname": door.database,
+                "application_name": APPLICATION_NAME,
+                "options": options,
+                **tls_parameters(door.server),
+            }
+            with contextlib.suppress(NoConnection):
+                return connect(parameters, time_left)
+        raise self._reason(door, login, time_left)
+
+    def refusal(self, door: Door, login: Login, time_left: TimeLeft) -> str | None:
+        """The SQLSTATE with which the login is refused; None when it gets in.
+
+        Raises `Unavailable` when no server answered, `Refused` when the one that did has the wrong certificate.
+        """
+        for address in self._hosts.addresses(door.place.host, time_left()):
+            with contextlib.suppress(NoConnection):
+                return _answer(address, door, login, time_left)
+        raise Unavailable(f"{door} cannot be reached")
+
+    def _reason(self, door: Door, login: Login, time_left: TimeLeft) -> RolloverError:
+        code = self.refusal(door, login, time_left)
+        if code is None:
+            return Unavailable(f"{door}: the login {login.username} failed once, and then worked")
+        if code in REFUSING:
+            return Refused(f"{door} refused the login {login.username} with {code}")
+        return Unavailable(f"{door} did not take the login {login.username}: {code}")
+
+
+def _answer(address: str, door: Door, login: Login, time_left: TimeLeft) -> str | None:
+    """What the server at this address says: an SQLSTATE, or None when it lets the login in. Raises `NoConnection` when it says nothing."""
+    try:
+        with socket.create_connection((address, door.place.port), timeout=max(time_left(), 0.001)) as wire, bounded(wire, time_left):
+            pg8000.core.CoreConnection(
+                login.username,
+                host=door.place.host,
+                database=door.database,
+                password=login.password.reveal(),
+                application_name=APPLICATION_NAME,
+                sock=wire,
+                ssl_context=tls_context(door.server.sslmode, door.server.sslrootcert),
+            ).close()
+    except pg8000.exceptions.DatabaseError as refusal:
+        return str(refusal.args[0].get("C", "")) if refusal.args else ""
+    except ssl.SSLCertVerificationError:
+        raise Refused(
+            f"{door} shows a certificate that cannot be verified", advice="set sslrootcert to its root, or mend the host"
+        ) from None
+    except (OSError, pg8000.exceptions.InterfaceError, pg8000.core.scramp.ScramException, struct.error, LookupError, ValueError) as error:
+        if str(error) == NO_TLS:
+            raise Refused(f"{door} offers no TLS", advice="turn TLS on there, or set sslmode") from None
+        # Nobody there, cut off by our own deadline, or not PostgreSQL.
+        raise NoConnection from None
+    return None

@@ -1,0 +1,141 @@
+"""The open connections to one server, shared by the threads of one process: at most as many as the server allows us."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotation.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rotation.engines.deadlines import BoundedConnection, TimeLeft
+
+IDLE_SECONDS = 60.0
+"""How long a connection is kept that nobody uses."""
+
+TRUSTED_FAILURES = 3
+"""After so many failed connections in a row nobody waits for the server any more, for a while."""
+
+SHORTEST_PAUSE = 2.0
+LONGEST_PAUSE = 30.0
+
+
+class Breaker:
+    """Fails fast while a server does not answer, so that its resources do not hold up the others. Not thread-safe by itself."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._until = 0.0
+
+    def pause(self) -> float:
+        """Seconds for which nobody should try; zero lets one caller through, and holds back the others until it has come back."""
+        now = time.monotonic()
+        if now < self._until:
+            return self._until - now
+        if self._failures >= TRUSTED_FAILURES:
+            self._until = now + SHORTEST_PAUSE
+        return 0.0
+
+    def failed(self) -> None:
+        """One more connection did not come about."""
+        self._failures += 1
+        if self._failures >= TRUSTED_FAILURES:
+            doubled = min(SHORTEST_PAUSE * 2.0 ** (self._failures - TRUSTED_FAILURES), LONGEST_PAUSE)
+            self._until = time.monotonic() + doubled
+
+    def succeeded(self) -> None:
+        """The server answers."""
+        self._failures = 0
+        self._until = 0.0
+
+
+class ServerPool:
+    """Connections to the databases of one server. Counts all of them, idle or not, against `size`."""
+
+    def __init__(self, system: str, size: int, open_connection: Callable[[str, TimeLeft], BoundedConnection]) -> None:
+        self._system = system
+        self._size = max(size, 1)
+        self._open = open_connection
+        self._breaker = Breaker()
+        self._changed = threading.Condition()
+        self._busy = 0
+        self._idle: defaultdict[str, list[tuple[float, BoundedConnection]]] = defaultdict(list)
+
+    @contextmanager
+    def connection(self, database: str, time_left: TimeLeft) -> Iterator[BoundedConnection]:
+        """A connection to the database for this block alone; whoever leaves it in another state than idle has it closed.
+
+        Raises `Unavailable` when none is free in time or the server has not answered lately, and what opening one raises.
+        """
+        connection = self._take(database, time_left)
+        try:
+            connection.time_left = time_left
+            yield connection
+        finally:
+            self._give_back(database, connection)
+
+    def _take(self, database: str, time_left: TimeLeft) -> BoundedConnection:
+        with self._changed:
+            self._close_old()
+            while not self._idle[database] and self._busy + self._count_idle() >= self._size:
+                if self._count_idle():
+                    self._close_one()
+                elif not self._changed.wait(max(time_left(), 0.0)):
+                    raise Unavailable(f"{self._system}: all {self._size} connections that it allows us are in use")
+            self._busy += 1
+            while self._idle[database]:
+                _, connection = self._idle[database].pop()
+                if connection.fresh:
+                    return connection
+                connection.close()
+        try:
+            return self._opened(database, time_left)
+        except BaseException:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify()
+            raise
+
+    def _opened(self, database: str, time_left: TimeLeft) -> BoundedConnection:
+        with self._changed:
+            pause = self._breaker.pause()
+        if pause:
+            raise Unavailable(f"{self._system}: it has not answered lately", retry_after=timedelta(seconds=pause))
+        try:
+            connection = self._open(database, time_left)
+        except Unavailable:
+            with self._changed:
+                self._breaker.failed()
+            raise
+        with self._changed:
+            self._breaker.succeeded()
+        return connection
+
+    def _give_back(self, database: str, connection: BoundedConnection) -> None:
+        with self._changed:
+            self._busy -= 1
+            if connection.fresh:
+                self._idle[database].append((time.monotonic(), connection))
+            else:
+                connection.close()
+            self._changed.notify()
+
+    def _count_idle(self) -> int:
+        return sum(len(connections) for connections in self._idle.values())
+
+    def _close_one(self) -> None:
+        """Make room: the connection that was idle longest goes."""
+        database = min((name for name, idle in self._idle.items() if idle), key=lambda name: self._idle[name][0][0])
+        self._idle[database].pop(0)[1].close()
+
+    def _close_old(self) -> None:
+        limit = time.monotonic() - IDLE_SECONDS
+        for idle in self._idle.values():
+            while idle and idle[0][0] < limit:
+                idle.pop(0)[1].close()

@@ -1,0 +1,103 @@
+"""Proving that a login works, and that one is dead.
+
+psycopg gives no SQLSTATE for a failed login; 28000 is also the code for "no pg_hba.conf entry", and a pooler may answer 08P01 for a bad
+password. So a login counts as dead only when the catalog says so, the server refuses it, and another login gets in by the same door.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from rotation.engines.postgresql_errors import sort_error
+from rotation.engines.postgresql_logins import BAD_PASSWORD, NOT_PERMITTED, PROTOCOL_VIOLATION, Door
+from rotation.engines.urls import endpoints, targets
+from rotation.errors import Refused, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rotation.engines.deadlines import TimeLeft
+    from rotation.engines.postgresql_admin import AdminSessions
+    from rotation.engines.postgresql_logins import Logins
+    from rotation.model import Deadline, Login, RenderedSecret, Resource
+
+WHO = sql.SQL("SELECT session_user::text, current_database()::text")
+
+LEFT_OF = sql.SQL("""
+SELECT (SELECT rolcanlogin FROM pg_roles WHERE rolname = {name}),
+       (SELECT count(*) FROM pg_stat_activity WHERE usename = {name}),
+       (SELECT count(*) FROM pg_stat_activity a
+         WHERE a.datname = {database} AND a.usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid))""")
+"""A session outlives its role, and then has no name: such a one in the resource's database may be this login's."""
+
+
+class Proof:
+    """Logins tried out at every door of a resource."""
+
+    def __init__(self, logins: Logins, admin: AdminSessions) -> None:
+        self._logins = logins
+        self._admin = admin
+
+    def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:
+        """Returns only when every URL says what it must and the login got in at every endpoint, as itself."""
+        time_left = self._admin.time_left(deadline)
+        for place in targets(resource, login, secrets):
+            self._enter(Door(resource.server, place, resource.spec.database.name), login, time_left)
+
+    def prove_refused(self, resource: Resource, login: Login, control: Login | None, deadline: Deadline) -> None:
+        """Returns only when the login is dead; `Refused` when it is alive, `Unavailable` when neither was proved."""
+        present = self._look(resource, login.username, deadline)
+        time_left = self._admin.time_left(deadline)
+        for place in endpoints(resource):
+            door = Door(resource.server, place, resource.spec.database.name)
+            code = self._logins.refusal(door, login, time_left)
+            if code is None:
+                raise Refused(f"{door} still lets the login {login.username} in", advice="find out who keeps it alive")
+            controlled = control is not None and self._controlled(door, control, time_left)
+            if code not in _proving(present=present, through_pooler=bool(place.name), controlled=controlled):
+                raise Unavailable(f"{door} answered {code}, which does not prove that {login.username} is dead")
+
+    def _look(self, resource: Resource, username: str, deadline: Deadline) -> bool:
+        """Whether the role is still there, unable to log in; raises when it is alive."""
+        database = resource.spec.database.name
+        query = LEFT_OF.format(name=sql.Literal(username), database=sql.Literal(database))
+        with self._admin.session(resource.server, deadline) as session:
+            can_log_in, own, nameless = session.rows("look for what is left of a login", query)[0]
+        if can_log_in:
+            raise Refused(f"{resource.server.name}: the login {username} exists and may log in", advice="find out who keeps it alive")
+        if own or nameless:
+            raise Unavailable(f"{resource.server.name}: {own + nameless} sessions of {username} are left")
+        return can_log_in is not None
+
+    def _controlled(self, door: Door, control: Login, time_left: TimeLeft) -> bool:
+        try:
+            self._enter(door, control, time_left)
+        except Refused:
+            raise Unavailable(f"{door}: the control {control.username} was refused, too, which proves nothing") from None
+        return True
+
+    def _enter(self, door: Door, login: Login, time_left: TimeLeft) -> None:
+        with closing(self._logins.log_in(door, login, time_left)) as connection:
+            try:
+                row = connection.execute(WHO).fetchone()
+            except psycopg.Error as error:
+                raise sort_error(error, "say who is logged in", str(door), sent=False) from None
+        if row != (login.username, door.database):
+            raise Refused(f"{door} let {login.username} in as somebody else, or elsewhere", advice="look at the pooler's configuration")
+
+
+def _proving(*, present: bool, through_pooler: bool, controlled: bool) -> frozenset[str]:
+    """The codes that prove that a login is dead.
+
+    28000 is what a role gets that may not log in; for one that is absent it would mean that pg_hba.conf has no place for it.
+    """
+    codes = {BAD_PASSWORD}
+    if present or (through_pooler and controlled):
+        codes.add(NOT_PERMITTED)
+    if through_pooler and controlled:
+        codes.add(PROTOCOL_VIOLATION)
+    return frozenset(codes)

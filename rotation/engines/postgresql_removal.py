@@ -1,0 +1,97 @@
+"""Removing a login: no new sessions, no open ones, nothing that depends on it, and then the role itself.
+
+Open sessions survive NOLOGIN and even DROP ROLE; one whose role was dropped breaks, and shows no user name any more. Hence the order,
+and looking for sessions by the role's number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from rotation.engines.postgresql_roles import read_held
+from rotation.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rotation.engines.postgresql_admin import AdminSession, AdminSessions
+    from rotation.engines.postgresql_roles import Role
+    from rotation.model import Deadline, Resource
+
+ONE_WAIT = 1.0
+"""Seconds for which the server itself waits for the end of a session that it was told to end."""
+
+LOCK_SECONDS = 3.0
+"""How long a change of owners waits for a table: others queue up behind it."""
+
+GRANTS_OPTIONS = 160000
+"""WITH INHERIT and SET came with PostgreSQL 16."""
+
+END = sql.SQL("SELECT pg_terminate_backend(pid, {wait}) FROM pg_stat_activity WHERE {whose}")
+OF_ROLE = sql.SQL("usesysid = {oid}")
+OF_NOBODY = sql.SQL("datname = {database} AND usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = usesysid)")
+HOLDS = sql.SQL("SELECT pg_has_role({role}, 'USAGE')")
+
+
+def block_login(session: AdminSession, role: Role) -> None:
+    """From its commit on nobody logs in as the role."""
+    if role.can_log_in:
+        session.act("block a login", [sql.SQL("ALTER ROLE {role} NOLOGIN").format(role=sql.Identifier(role.name))])
+
+
+def remove_login(admin: AdminSessions, resource: Resource, role: Role, deadline: Deadline) -> None:
+    """Afterwards the role is gone with its sessions, and what it owned is the owner's."""
+    whose = OF_ROLE.format(oid=sql.Literal(role.oid))
+    with admin.session(resource.server, deadline) as session:
+        block_login(session, role)
+        _end_sessions(session, whose)
+        held = read_held(session, role.name)
+        if held and not holds(session, role.name):
+            session.act("hold a login's rights", [take_rights(session, role.name)])
+    # A connection at a time: two held at once by every thread would wait for each other.
+    for database in sorted({one.database or resource.spec.database.name for one in held}):
+        with admin.session(resource.server, deadline, database) as session:
+            statements = list(_hand_over(role.name, resource.spec.database.owner_role))
+            session.act("hand over what a login owns", statements, lock_seconds=LOCK_SECONDS)
+    with admin.session(resource.server, deadline) as session:
+        session.act("remove a login", [sql.SQL("DROP ROLE {role}").format(role=sql.Identifier(role.name))])
+        # One that had passed the door before it was shut shows up only now.
+        _end_sessions(session, whose)
+
+
+def end_nameless_sessions(session: AdminSession, database: str) -> None:
+    """End the sessions in this database whose role was dropped under them: an earlier removal stopped half-way."""
+    _end_sessions(session, OF_NOBODY.format(database=sql.Literal(database)))
+
+
+def holds(session: AdminSession, name: str) -> bool:
+    """Whether the admin has the rights of the role, as REASSIGN and DROP OWNED want it."""
+    held: bool = session.rows("look at the admin's rights", HOLDS.format(role=sql.Literal(name)))[0][0]
+    return held
+
+
+def take_rights(session: AdminSession, name: str) -> sql.Composed:
+    """The statement by which the admin, who made the role, gets its rights."""
+    options = " WITH INHERIT TRUE, SET TRUE" if session.version >= GRANTS_OPTIONS else ""
+    return sql.SQL("GRANT {role} TO CURRENT_USER{options}").format(role=sql.Identifier(name), options=sql.SQL(options))
+
+
+def reassign(name: str, owner: str) -> sql.Composed:
+    """All that a role owns in one database, and databases and tablespaces, becomes the owner's."""
+    return sql.SQL("REASSIGN OWNED BY {role} TO {owner}").format(role=sql.Identifier(name), owner=sql.Identifier(owner))
+
+
+def _hand_over(name: str, owner: str) -> Iterator[sql.Composed]:
+    yield reassign(name, owner)
+    yield sql.SQL("DROP OWNED BY {role}").format(role=sql.Identifier(name))
+
+
+def _end_sessions(session: AdminSession, whose: sql.Composed) -> None:
+    while True:
+        wait = max(int(min(ONE_WAIT, session.left() / 2) * 1000), 1)
+        if not session.act("end sessions", [END.format(wait=sql.Literal(wait), whose=whose)]):
+            return
+        if session.left() <= 0:
+            raise Unavailable("a login's sessions have not ended in time")

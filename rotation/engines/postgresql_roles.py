@@ -1,0 +1,212 @@
+"""Roles as PostgreSQL's catalogs show them, and the statements that make, change and compare them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from rotation.errors import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rotation.engines.postgresql_admin import AdminSession
+    from rotation.model import Sensitive
+
+LISTS = frozenset(
+    {
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    }
+)
+"""Settings whose value is a list of quoted names (pg_dump's variable_is_guc_list_quote, src/bin/pg_dump/dumputils.c)."""
+
+_ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
+
+ROLES = sql.SQL("""
+SELECT r.oid::bigint, r.rolname::text, r.rolcanlogin, r.rolinherit, r.rolconnlimit, shobj_description(r.oid, 'pg_authid'),
+       ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
+             AND g.oid <> r.oid GROUP BY 1 ORDER BY 1),
+       ARRAY(SELECT ARRAY[coalesce(d.datname::text, ''), split_part(one, '=', 1), substr(one, strpos(one, '=') + 1)]
+             FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS one
+             WHERE s.setrole = r.oid ORDER BY 1)
+  FROM pg_roles r WHERE r.rolname IN ({names})""")
+
+HELD = sql.SQL("""
+SELECT r.rolname::text, coalesce(d.datname::text, ''), s.deptype::text, count(*)
+  FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid LEFT JOIN pg_database d ON d.oid = s.dbid
+ WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname IN ({names})
+ GROUP BY 1, 2, 3 ORDER BY 2, 3""")
+"""What depends on roles, by database ('' for what all share) and kind: `o` owned, `a` a right, `r` a policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One `ALTER ROLE … SET`; `database` is '' where it holds in all."""
+
+    database: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One role of a server."""
+
+    oid: int
+    name: str
+    can_log_in: bool
+    inherits: bool
+    connection_limit: int
+    comment: str | None
+    memberships: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+    @property
+    def acts_as(self) -> str | None:
+        """The role that its sessions begin as, where that is set for all databases."""
+        return next((one.value for one in self.settings if one.name == "role" and not one.database), None)
+
+
+def read_roles(session: AdminSession, *names: str) -> dict[str, Role]:
+    """The roles with these exact names; those that do not exist are left out."""
+    wanted = sql.SQL(", ").join(map(sql.Literal, names))
+    return {row[1]: _role(*row) for row in session.rows("read roles", ROLES.format(names=wanted))}
+
+
+def _role(  # noqa: PLR0917 - the columns of a row
+    oid: int,
+    name: str,
+    can_log_in: bool,  # noqa: FBT001 - a column
+    inherits: bool,  # noqa: FBT001 - a column
+    connection_limit: int,
+    comment: str | None,
+    memberships: list[str],
+    settings: list[list[str]],
+) -> Role:
+    return Role(oid, name, can_log_in, inherits, connection_limit, comment, tuple(memberships), tuple(Setting(*one) for one in settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many objects of one kind depend on a role in one database ('' for shared ones)."""
+
+    role: str
+    database: str
+    kind: str
+    count: int
+
+
+def read_held(session: AdminSession, *names: str) -> tuple[Held, ...]:
+    """What depends on these roles, in all databases of the server."""
+    wanted = sql.SQL(", ").join(map(sql.Literal, names))
+    return tuple(Held(*row) for row in session.rows("read what depends on roles", HELD.format(names=wanted)))
+
+
+def wanted_settings(owner: str, like: Role | None) -> tuple[Setting, ...]:
+    """What a new login's settings must be: those of `like`, and that it acts as the owner."""
+    copied = [one for one in like.settings if one.name != "role"] if like else []
+    return (Setting("", "role", owner), *copied)
+
+
+def make_role(name: str, owner: str, verifier: Sensitive, marker: str, like: Role | None) -> Iterator[sql.Composed]:
+    """A login that shares its objects with every other of the owner's group. Rights on objects are never given to it:
+    each would grow the objects' catalog rows, and at some 2,400 PostgreSQL refuses.
+    """
+    limit = like.connection_limit if like else -1
+    yield sql.SQL("CREATE ROLE {role} LOGIN INHERIT CONNECTION LIMIT {limit} PASSWORD {verifier} IN ROLE {owner}").format(
+        role=sql.Identifier(name),
+        limit=sql.Literal(limit),
+        verifier=sql.Literal(verifier.reveal()),
+        owner=sql.Identifier(owner),
+    )
+    yield sql.SQL("COMMENT ON ROLE {role} IS {marker}").format(role=sql.Identifier(name), marker=sql.Literal(marker))
+    for setting in wanted_settings(owner, like):
+        yield set_for_role(name, setting)
+
+
+def mend_role(role: Role, owner: str, verifier: Sensitive, like: Role | None) -> Iterator[sql.Composed]:
+    """What makes an existing login the one that `make_role` makes. The verifier is stated always: nobody but a superuser can read it."""
+    name = sql.Identifier(role.name)
+    attributes = [sql.SQL("PASSWORD {verifier}").format(verifier=sql.Literal(verifier.reveal()))]
+    if not role.can_log_in:
+        attributes.append(sql.SQL("LOGIN").format())
+    if not role.inherits:
+        attributes.append(sql.SQL("INHERIT").format())
+    if like and role.connection_limit != like.connection_limit:
+        attributes.append(sql.SQL("CONNECTION LIMIT {limit}").format(limit=sql.Literal(like.connection_limit)))
+    yield sql.SQL("ALTER ROLE {role} {attributes}").format(role=name, attributes=sql.SQL(" ").join(attributes))
+    if owner not in role.memberships:
+        yield sql.SQL("GRANT {owner} TO {role}").format(owner=sql.Identifier(owner), role=name)
+    wanted = wanted_settings(owner, like)
+    for setting in wanted:
+        if setting not in role.settings:
+            yield set_for_role(role.name, setting)
+    if like:
+        kept = {(setting.database, setting.name) for setting in wanted}
+        for setting in role.settings:
+            if (setting.database, setting.name) not in kept:
+                yield reset_for_role(role.name, setting)
+
+
+def set_for_role(name: str, setting: Setting) -> sql.Composed:
+    """`ALTER ROLE … SET`, with lists taken apart: quoted as one, they would be one name."""
+    values = list_elements(setting.value) if setting.name in LISTS else [setting.value]
+    return sql.SQL("{alter} SET {name} = {value}").format(
+        alter=_alter(name, setting),
+        name=_setting_name(setting.name),
+        value=sql.SQL(", ").join(sql.Literal(value) for value in values),
+    )
+
+
+def reset_for_role(name: str, setting: Setting) -> sql.Composed:
+    """`ALTER ROLE … RESET`."""
+    return sql.SQL("{alter} RESET {name}").format(alter=_alter(name, setting), name=_setting_name(setting.name))
+
+
+def list_elements(value: str) -> list[str]:
+    """The names of a list setting as it is stored; one empty name for an empty list."""
+    return [quoted.replace('""', '"') if quoted else plain for quoted, plain in _ELEMENT.findall(value)] or [""]
+
+
+def _alter(name: str, setting: Setting) -> sql.Composed:
+    place = sql.SQL(" IN DATABASE {}").format(sql.Identifier(setting.database)) if setting.database else sql.SQL("")
+    return sql.SQL("ALTER ROLE {role}{place}").format(role=sql.Identifier(name), place=place)
+
+
+def _setting_name(name: str) -> sql.Identifier:
+    """Settings of extensions have two parts."""
+    return sql.Identifier(*name.split("."))
+
+
+def differences(role: Role, like: Role, owner: Role, held: Sequence[Held]) -> Iterator[Fault]:
+    """What `role` may do less, more or otherwise than `like`.
+
+    Both act as the owner from their first statement on, so that with the same memberships and settings their rights and their search
+    path are the same; what only one of them holds directly is the rest. Groups that the owner is a member of count for neither.
+    """
+    for one in (role, like):
+        if one.acts_as != owner.name or owner.name not in one.memberships:
+            yield Fault(one.name, f"does not act as {owner.name}", "adopt the login that is in use first: `rollover resource adopt`")
+        for thing in held:
+            if thing.role == one.name and thing.kind in KINDS:
+                place = f"in the database {thing.database}" if thing.database else "shared by all databases"
+                yield Fault(one.name, f"{KINDS[thing.kind]} {thing.count} objects directly, {place}", f"give that to {owner.name} instead")
+    if (set(role.memberships) ^ set(like.memberships)) - set(owner.memberships):
+        yield Fault(role.name, f"is not a member of the same groups as {like.name}", f"make {owner.name} a member of them")
+    if not role.inherits:
+        yield Fault(role.name, "does not inherit the rights of its groups", "ALTER ROLE … INHERIT")
+    if role.connection_limit != like.connection_limit:
+        yield Fault(role.name, f"has another connection limit than {like.name}", "ALTER ROLE … CONNECTION LIMIT")
+    if set(role.settings) != set(like.settings):
+        yield Fault(role.name, f"has other settings than {like.name}", "ALTER ROLE … SET, as \\drds shows them")
+
+
+KINDS = {"o": "owns", "a": "has rights on", "r": "is named by policies on"}

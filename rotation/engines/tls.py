@@ -1,0 +1,51 @@
+"""How a server's `sslmode` and `sslrootcert` are told to libpq and to Python: the words and meanings are libpq's."""
+
+from __future__ import annotations
+
+import ssl
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rotation.model import Server
+
+PLAIN = frozenset({"disable", "allow"})
+"""Modes that begin without TLS."""
+
+FALLS_BACK = "prefer"
+
+
+def tls_parameters(server: Server) -> dict[str, str]:
+    """For libpq. Where the server must be verified and no root is named, the system's roots are used, as for the web."""
+    parameters = {"sslmode": server.sslmode, "gssencmode": "disable"}
+    root = server.sslrootcert
+    if root is None and server.sslmode.startswith("verify"):
+        root = _system_roots()
+    if root is not None:
+        parameters["sslrootcert"] = root
+    return parameters
+
+
+def _system_roots() -> str:
+    """The file of Python's OpenSSL: the one inside of psycopg's wheel looks where another system keeps its roots."""
+    paths = ssl.get_default_verify_paths()
+    for name in (paths.cafile, paths.openssl_cafile):
+        if name and Path(name).exists():
+            return name
+    return "system"
+
+
+@lru_cache(maxsize=64)
+def tls_context(sslmode: str, sslrootcert: str | None) -> ssl.SSLContext | bool | None:
+    """For pg8000: a context that must be used, None for TLS where the server offers it, False for none. Kept: one costs milliseconds."""
+    if sslmode in PLAIN:
+        return False
+    if sslmode == FALLS_BACK:
+        return None
+    context = ssl.create_default_context(cafile=sslrootcert)
+    context.check_hostname = sslmode == "verify-full"
+    # libpq verifies with `require`, too, when a root is named (libpq's manual, "SSL Mode Descriptions").
+    if not sslmode.startswith("verify") and sslrootcert is None:
+        context.verify_mode = ssl.CERT_NONE
+    return context
