@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from kombu.exceptions import OperationalError
@@ -34,7 +34,7 @@ def send(app: Celery, task: str, queue: Queue, ids: Sequence[str], *, batch: int
 def depth(app: Celery, queue: Queue) -> int:
     """How many messages wait in a queue; zero when the broker does not know it yet."""
     with app.connection_for_read() as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel  # the transport's own class; all of them declare queues
         try:
             return int(channel.queue_declare(queue=queue.value, passive=True).message_count)
         except connection.channel_errors:

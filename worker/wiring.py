@@ -17,7 +17,7 @@ from rotation.store.sql import SqlStore
 from rotation.vercel.client import VercelSettings, VercelSink
 from rotation.vercel.exchange import HttpClient
 from rotation.vercel.tokens import ClientCredentials, ClientCredentialsSettings, StoredTokens
-from worker.limits import LocalLimiter, SharedLimiter
+from worker.limits import LocalLimiter, RateLimit, RedisLimiter, connect
 from worker.machine import MachineClock, MachineEntropy
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rotation.ports import Clock, Limiter, Sealer
     from rotation.vercel.tokens import TokenSource
     from worker.settings import Settings
+
+WORKERS = 4
+"""Among how many processes a limit is divided while nothing can be shared: more of them would send too much, fewer too little."""
 
 
 def wire(settings: Settings) -> Ports:
@@ -65,7 +68,7 @@ def _audit_key(settings: Settings, keyring: Keyring) -> bytes:
     key = keyring.newest(KeyUse.AUDIT)
     if key is None:
         raise Invalid([Fault("ROLLOVER_AUDIT_KEY", "is not set, and the key file has no line for `audit`", "add one of the two")])
-    return key.bits
+    return key.bits()
 
 
 def _tokens(settings: Settings, sealer: Sealer, http: HttpClient, clock: Clock) -> TokenSource:
@@ -76,9 +79,12 @@ def _tokens(settings: Settings, sealer: Sealer, http: HttpClient, clock: Clock) 
 
 
 def _limiter(settings: Settings, clock: Clock) -> Limiter:
-    if settings.broker_url is not None and settings.broker_url.reveal().startswith("redis"):
-        return SharedLimiter(settings.broker_url, settings.vercel_rate_per_minute, clock)
-    return LocalLimiter(settings.vercel_rate_per_minute, clock)
+    """Shared by all workers where the broker can hold it, else a careful share for each of a few processes of one machine."""
+    limit = RateLimit(settings.vercel_rate_per_minute)
+    broker = settings.broker_url
+    if broker is None or not broker.reveal().startswith("redis"):
+        return LocalLimiter(clock, limit.shared_by(WORKERS))
+    return RedisLimiter(connect(broker), clock, limit, workers=WORKERS)
 
 
 def admin_login(server: Server) -> AdminLogin:
