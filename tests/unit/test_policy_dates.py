@@ -205,6 +205,26 @@ def test_a_later_completion_never_gives_an_earlier_date(schedule: Policy, zone: 
     assert first <= second
 
 
+@given(
+    st.sampled_from([(BERLIN, 3, 28), (BERLIN, 10, 24), (NEW_YORK, 3, 7), (NEW_YORK, 10, 31), ("Australia/Lord_Howe", 4, 4)]),
+    st.builds(Window, TIMES, TIMES),
+    st.integers(0, 3 * 24 * 60),
+)
+def test_the_opening_is_the_first_minute_at_which_a_clock_on_the_wall_shows_the_window(
+    place: tuple[str, int, int], window: Window, minutes: int
+) -> None:
+    zone, month, day = place
+    now = datetime(2026, month, day, tzinfo=UTC) + timedelta(minutes=minutes)
+    opens = decide.opening(Policy(window=window, timezone=zone), "r1", now).at
+    for passed in range(4 * 24 * 60):
+        reading = (now + timedelta(minutes=passed)).astimezone(ZoneInfo(zone)).time()
+        is_open = window.start <= reading < window.end if window.start < window.end else reading >= window.start or reading < window.end
+        if is_open:
+            assert opens == now + timedelta(minutes=passed)
+            return
+    pytest.fail("a window opens within days")
+
+
 @given(ZONES, st.builds(Window, TIMES, TIMES), INSTANTS, st.timedeltas(timedelta(0), timedelta(days=2)))
 def test_no_opening_is_skipped(zone: str, window: Window, now: datetime, later: timedelta) -> None:
     policy = Policy(window=window, timezone=zone)
