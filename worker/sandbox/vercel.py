@@ -40,13 +40,12 @@ class SandboxVercel:
         self._closing = threading.Event()
         handler = type("Handler", (VercelHandler,), {"world": self.world, "admin_token": self.admin_token, "closing": self._closing})
         self._server = _Server((host, port), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="sandbox-vercel", daemon=True)
+        self._thread = threading.Thread(target=self._server.accept_until, args=(self._closing,), name="sandbox-vercel", daemon=True)
 
     @property
     def url(self) -> str:
         """The address to use as Vercel's."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"http://{self._server.server_name}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         """Begin to serve."""
@@ -56,8 +55,8 @@ class SandboxVercel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Close every connection, also those that a fault holds, and end."""
         self._closing.set()
-        self._server.shutdown()
-        self._thread.join()
+        with contextlib.suppress(OSError), socket.create_connection((self._server.server_name, self._server.server_port), timeout=1):
+            self._thread.join()  # one last connection wakes it
         self._server.close()
 
 
@@ -97,6 +96,16 @@ class _Server(HTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def accept_until(self, closing: threading.Event) -> None:
+        """Serve every connection that comes. It waits in the kernel, not in turns, so that ending takes no time."""
+        while not closing.is_set():
+            try:
+                request, client_address = self.get_request()
+            except OSError:
+                closing.wait(0.05)  # it was gone before it was served, or this process has too many files open
+                continue
+            self.process_request(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the signature of the standard library
         """Serve a new connection on a thread of its own."""
