@@ -79,14 +79,16 @@ class Safely(ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        if record.args and not isinstance(record.msg, dict):
+        if not hasattr(record, "_logger"):  # a library's: structlog marks ours
             record = logging.makeLogRecord(record.__dict__)
             record.msg, record.args = self._message(record), ()
         return super().format(record)
 
     def _message(self, record: logging.LogRecord) -> str:
-        """The message of a foreign record. Its arguments are redacted one by one, since text has no types and no names any more."""
-        template = str(record.msg)
+        """The message of a foreign record. Its parts are redacted one by one, since text has no types and no names any more."""
+        template = record.msg if isinstance(record.msg, str) else str(self._redactor.value(record.msg))
+        if not record.args:
+            return template
         arguments = self._redactor.fields(record.args) if isinstance(record.args, dict) else self._positional(record.args)
         try:
             message = template % arguments

@@ -31,6 +31,7 @@ LONGEST_TEXT = 8_192
 _LONGEST_SEARCHED = 64 * 1024
 _DEEPEST = 8
 _MOST_ITEMS = 200
+_MOST_ROUNDS = 5
 _CUT = " … [cut]"
 _SHORTEST_KNOWN = 8
 """Characters; replacing shorter secrets wherever they occur would tear ordinary words apart."""
@@ -58,8 +59,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(password|identified\s+by)\s+(?:E?'(?:[^']|'')*(?:'|\Z)|\"[^\"]*(?:\"|\Z))", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (
         re.compile(
-            r"(passw(?:or)?d|pwd|passphrase|secret|token|api[_-]?key|private[_-]?key|authorization|verifier)(\\?[\"']?\s{0,3}[:=]\s{0,3})"
-            r"(?!\[hidden\])(?:\\?\"[^\"]*(?:\"|\Z)|\\?'[^']*(?:'|\Z)|[^\s,;&)}\]]+)",
+            r"(passw(?:or)?d|pwd|passphrase|secret|token|api[_-]?key|private[_-]?key|authorization|verifier)(\\{0,9}[\"']?\s{0,3}[:=]\s{0,3})"
+            r"(?!\[hidden\])(?:\\{0,9}\"[^\"]*(?:\"|\Z)|\\{0,9}'[^']*(?:'|\Z)|[^\s,;&)}\]]+)",
             re.IGNORECASE,
         ),
         rf"\1\2{HIDDEN}",
@@ -97,9 +98,7 @@ class Redactor:
         if self._known is not None:
             text = self._known.sub(HIDDEN, text)
         if _SUSPECT.search(text):
-            text = _WORD.sub(_without_login, text)
-            for pattern, replacement in _PATTERNS:
-                text = pattern.sub(replacement, text)
+            text = _settled(text)
         text = _escaped(text, lines=lines)
         return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - len(_CUT)] + _CUT
 
@@ -125,20 +124,25 @@ class Redactor:
         if depth >= _DEEPEST:
             return "[too deep]"
         try:
-            match value:
-                case Mapping():
-                    items = list(value.items())[:_MOST_ITEMS]
-                    return {self.text(_written(name)): self._named(_written(name), one, depth + 1) for name, one in items}
-                case list() | tuple() | set() | frozenset():
-                    return [self._value(one, depth + 1) for one in list(value)[:_MOST_ITEMS]]
-                case bytes() | bytearray() | memoryview():
-                    return f"[{len(value)} bytes]"
-                case BaseException():
-                    return self.text(f"{type(value).__name__}: {value}")
-                case _:
-                    return self.text(repr(value))
+            return self._taken_apart(value, depth)
         except Exception:  # noqa: BLE001 - a foreign object may raise anything when it is looked at, and a log line must not break its caller
             return f"[unreadable {type(value).__name__}]"
+
+    def _taken_apart(self, value: object, depth: int) -> object:
+        match value:
+            case Mapping():
+                items = list(value.items())[:_MOST_ITEMS]
+                return {self.text(_written(name)): self._named(_written(name), one, depth + 1) for name, one in items}
+            case tuple() if hasattr(value, "_asdict"):  # SQLAlchemy's URL is one, with the password among its fields
+                return self._taken_apart(value._asdict(), depth)
+            case list() | tuple() | set() | frozenset():
+                return [self._value(one, depth + 1) for one in list(value)[:_MOST_ITEMS]]
+            case bytes() | bytearray() | memoryview():
+                return f"[{len(value)} bytes]"
+            case BaseException():
+                return self.text(f"{type(value).__name__}: {value}")
+            case _:
+                return self.text(repr(value))
 
 
 def is_telling(name: str) -> bool:
@@ -150,6 +154,18 @@ def is_telling(name: str) -> bool:
     if any(word in joined for word in _TELLING) or not _TELLING_ALONE.isdisjoint(words):
         return True
     return joined.endswith(("key", "keys"))
+
+
+def _settled(text: str) -> str:
+    """Every pattern, until nothing changes: what one has hidden can bring together what another looks for."""
+    for _ in range(_MOST_ROUNDS):
+        before = text
+        text = _WORD.sub(_without_login, text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        if text == before:
+            break
+    return text
 
 
 def _whole_words(text: str) -> str:

@@ -257,6 +257,10 @@ class Settings(BaseSettings):
             usage_sample=timedelta(seconds=self.usage_sample_seconds),
         )
 
+    def secrets(self) -> tuple[Sensitive, ...]:
+        """Every secret that was set, for the redactor of the logs."""
+        return tuple(secret for name in sorted(SECRETS) if (secret := getattr(self, name)) is not None)
+
     def effective(self) -> tuple[Row, ...]:
         """Every setting for `rollover settings`. Of a secret, at most that it is set; of an address, no login and no options."""
         return tuple(self._row(field) for field in type(self).model_fields)
