@@ -32,6 +32,8 @@ log = structlog.get_logger()
 LONGEST_BLOCK = timedelta(hours=1)
 """A reset time further away than this is taken for a mistake: after an hour we ask again."""
 
+SCOPES_KEPT = 1000
+
 REDIS_TIMEOUT = timedelta(seconds=1)
 BREAK = timedelta(seconds=5)
 """How long Redis is left alone after it failed, so that a dead one does not cost a time-out with each call."""
@@ -111,7 +113,7 @@ class LocalLimiter:
         """As the port says."""
         with self._lock:
             now = timedelta(seconds=self._clock.monotonic())
-            lanes = self._scopes.setdefault(scope, _Scope())
+            lanes = self._of(scope, now)
             start = max(now, lanes.blocked)
             common, after_common = _place(self._limit.common, start, lanes.common)
             kept, after_kept = _place(self._limit.urgent, start, lanes.urgent)
@@ -125,8 +127,14 @@ class LocalLimiter:
         """As the port says, for an hour at most."""
         with self._lock:
             now = timedelta(seconds=self._clock.monotonic())
-            lanes = self._scopes.setdefault(scope, _Scope())
+            lanes = self._of(scope, now)
             lanes.blocked = max(lanes.blocked, now + min(blocked_until - self._clock.now(), LONGEST_BLOCK))
+
+    def _of(self, scope: str, now: timedelta) -> _Scope:
+        """The scope's lanes. Idle scopes are as good as unknown ones, and dropped when there are many."""
+        if scope not in self._scopes and len(self._scopes) >= SCOPES_KEPT:
+            self._scopes = {name: one for name, one in self._scopes.items() if max(one.urgent, one.common, one.blocked) > now}
+        return self._scopes.setdefault(scope, _Scope())
 
 
 def _place(lane: Lane, start: timedelta, idle_at: timedelta) -> tuple[timedelta, timedelta]:

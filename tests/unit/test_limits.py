@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.clock import FakeClock
-from worker.limits import LocalLimiter, RateLimit
+from worker.limits import SCOPES_KEPT, LocalLimiter, RateLimit
 
 MINUTE = timedelta(minutes=1)
 
@@ -61,6 +61,18 @@ def test_a_wall_clock_that_is_set_back_holds_nobody() -> None:
     clock.jump(timedelta(days=-1))
     clock.advance(MINUTE)
     assert limiter.reserve("s", urgent=False) is None
+
+
+def test_scopes_that_are_idle_again_are_forgotten() -> None:
+    clock = FakeClock()
+    limiter = LocalLimiter(clock, RateLimit(240))
+    for number in range(SCOPES_KEPT):
+        limiter.reserve(f"icfg_{number}", urgent=False)
+    limiter.learn("icfg_0", blocked_until=clock.now() + 10 * MINUTE)
+    clock.advance(MINUTE)
+    limiter.reserve("another", urgent=False)
+    assert set(limiter._scopes) == {"icfg_0", "another"}
+    assert limiter.reserve("icfg_0", urgent=True) == clock.now() + 9 * MINUTE
 
 
 def test_threads_get_different_places() -> None:

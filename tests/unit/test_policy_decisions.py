@@ -200,6 +200,8 @@ def test_without_quiet_time_nothing_counts_as_in_use() -> None:
         (Policy(cron="0 30 * * *"), ["cron"]),
         (Policy(cron="0 0 30 2 *"), ["cron"]),
         (Policy(cron="0 0 29 2 MON#5"), []),
+        (Policy(cron="0 0 */31 * MON#5"), ["cron"]),
+        (Policy(every=DAY, in_use_cap=-HOUR), ["in_use_cap"]),
         (Policy(timezone="Mars/Olympus"), ["timezone"]),
         (Policy(timezone="../etc/passwd"), ["timezone"]),
         (Policy(timezone=""), ["timezone"]),
