@@ -122,22 +122,24 @@ def knock(to: Address) -> Answer:
 class Customer:
     """One application and the team behind it. `environment` reads what Vercel holds for it now; `grace` is what the team was promised.
 
-    Only `run`, or whoever calls `deploy` and `turn`, uses it; the others may read `tally`, `deployed` and `addresses` at any time.
+    Only `run`, or whoever calls `deploy` and `turn`, uses it; others may read `tally` and `deployed` at any time.
     """
 
     def __init__(self, name: str, environment: Callable[[], Mapping[str, str]], grace: timedelta, randomness: random.Random) -> None:
         self.name = name
         self.tally = Tally()
-        self.addresses: dict[str, Address] = {}
-        """Every login that it was ever deployed with, by user name."""
-        self.deployed = ""
-        """The user name that it is deployed with."""
         self._environment = environment
         self._grace = grace.total_seconds()
         self._randomness = randomness
-        self._value = Sensitive("")
+        self._value = self._held()
+        self._here = address(self._value)
         self._pool: list[psycopg.Connection] = []
         self._redeploys_at: float | None = None
+
+    @property
+    def deployed(self) -> str:
+        """The user name that it is deployed with."""
+        return self._here.login.username
 
     def run(self, ending: threading.Event) -> None:
         """Deploy, use the database until `ending` is set, and leave no session behind."""
@@ -151,10 +153,8 @@ class Customer:
     def deploy(self) -> None:
         """Read the environment, open a pool on it, then close the old one: from then on nobody uses the old login here."""
         self._value = self._held()
-        here = address(self._value)
-        self.addresses[here.login.username] = here
+        self._here = address(self._value)
         old, self._pool = self._pool, []
-        self.deployed = here.login.username
         self._redeploys_at = None
         self._fill_pool()
         _close(old)
@@ -193,12 +193,11 @@ class Customer:
                 self._pool.append(session)
 
     def _log_in(self) -> psycopg.Connection | None:
-        here = self.addresses[self.deployed]
         try:
-            session = connect(here, self.name)
+            session = connect(self._here, self.name)
         except psycopg.OperationalError:
             # Whoever is let in at the second knock was still turned away once.
-            refused = knock(here) is Answer.REFUSED
+            refused = knock(self._here) is Answer.REFUSED
             self._count(refused=int(refused), unreachable=int(not refused))
             return None
         self._count(accepted=1)

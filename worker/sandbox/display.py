@@ -123,6 +123,11 @@ def _countdown(one: Generation, now: datetime) -> str:
     return f"{one.number} ends {seconds(one.grace_ends_at - now)}" if one.grace_ends_at > now else f"{one.number} still used"
 
 
+def _try(now: Board) -> str:
+    worker = "" if now.worker is None else f" Try: kill -9 {now.worker} (a worker); nothing is lost."
+    return f"Ctrl-C ends it and leaves nothing running.{worker}"
+
+
 def _totals(now: Board) -> Text:
     total = now.total
     failures = total.refused + total.unreachable + total.broken

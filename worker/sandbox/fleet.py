@@ -54,12 +54,17 @@ class Tenant:
     @property
     def external_id(self) -> str:
         """The provider's id of the resource."""
-        return f"store_{self.name}"
+        return external_id(self.name)
 
     @property
     def owner_role(self) -> str:
         """The group that owns what is in the database."""
         return f"{self.name}_owner"
+
+
+def external_id(name: str) -> str:
+    """The provider's id of the resource of the tenant with this name."""
+    return f"store_{name}"
 
 
 def tenants(count: int, entropy: Entropy) -> tuple[Tenant, ...]:

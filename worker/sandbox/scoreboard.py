@@ -65,6 +65,8 @@ class Board:
     standings: tuple[Standing, ...]
     tallies: Mapping[str, Tally]
     deployed: Mapping[str, str]
+    worker: int | None = None
+    """The process id of a worker."""
 
     @property
     def rotations(self) -> int:
