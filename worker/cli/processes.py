@@ -76,10 +76,11 @@ def beat(*, dies_with: DiesWith = None) -> None:
 def _application(parent: int | None) -> "Celery":
     """The configured Celery application. Raises `Invalid` when a setting is wrong, before Celery says anything."""
     from worker.app import app  # noqa: PLC0415 - Celery is not for help
-    from worker.supervisor import die_with  # noqa: PLC0415
+    from worker.orphans import die_with  # noqa: PLC0415
+    from worker.supervisor import DRAIN_SECONDS  # noqa: PLC0415
 
     if parent is not None:
-        die_with(parent)
+        die_with(parent, drain=DRAIN_SECONDS)
     app.set_current()
     app.conf.broker_url  # noqa: B018 - configured by its first use
     return app
