@@ -5,7 +5,6 @@ Vercel has two endpoints for a resource's secrets, with the same body: by resour
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import quote, urlsplit
 from rotation.errors import Fault, Invalid, Refused, Unavailable
 from rotation.model import PushBy, PushOutcome, PushVerdict
 from rotation.vercel import secrets as templates
+from rotation.vercel.exchange import check_address
 from rotation.vercel.outcomes import NOT_APPLIED, outcome_of
 
 if TYPE_CHECKING:
@@ -34,16 +34,8 @@ class VercelSettings:
 
     def __post_init__(self) -> None:
         """Refuse to send tokens and passwords in the clear."""
-        not_an_address = Invalid([Fault("vercel_api_url", "is not an address", "like https://api.vercel.com")])
-        try:
-            url = urlsplit(self.api_url)
-            _ = url.port
-        except ValueError:
-            raise not_an_address from None
-        if not url.hostname or url.query or url.fragment or "@" in url.netloc:
-            raise not_an_address
-        if url.scheme != "https" and not (url.scheme == "http" and _is_this_machine(url.hostname)):
-            raise Invalid([Fault("vercel_api_url", "must begin with https://", "plain http:// only for 127.0.0.1, ::1 and localhost")])
+        if urlsplit(check_address("vercel_api_url", self.api_url)).query:
+            raise Invalid([Fault("vercel_api_url", "has a query", "like https://api.vercel.com")])
 
 
 class VercelSink:
@@ -142,10 +134,3 @@ def _segment(field: str, text: str) -> str:
     if not text or text in {".", ".."}:
         raise Invalid([Fault(field, "cannot stand in Vercel's path")])
     return quote(text, safe="")
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 
+from rotation.errors import Fault, Invalid
 from rotation.vercel.deadlines import Call, DeadlineTransport, during
 
 if TYPE_CHECKING:
@@ -40,6 +43,20 @@ class Answer:
     problem: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+
+def check_address(field: str, url: str) -> str:
+    """The address as it is. Raises `Invalid` for anything but HTTPS, except on this machine itself, and for one with credentials."""
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0 and not parts.fragment and "@" not in parts.netloc
+    except ValueError:
+        sound = False
+    if not sound:
+        raise Invalid([Fault(field, "is not an address", "like https://api.vercel.com")])
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(parts.hostname or "")):
+        raise Invalid([Fault(field, "must begin with https://", "plain http:// only for 127.0.0.1, ::1 and localhost")])
+    return url
 
 
 class HttpClient:
@@ -145,3 +162,10 @@ def _problem(error: httpx.TransportError, call: Call) -> str:
             return "the connection broke"
         case _:
             return "the request could not be sent"
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

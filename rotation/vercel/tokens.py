@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 from rotation.errors import Refused, Unavailable
 from rotation.model import SealContext, Sensitive
+from rotation.vercel.exchange import check_address
 
 if TYPE_CHECKING:
     from rotation.model import Deadline, Installation
@@ -58,13 +59,20 @@ class StoredTokens:
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentialsSettings:
-    """How to ask for a token. `{installation}` in `url` becomes the installation's id, and so does the form's `installation_field`."""
+    """How to ask for a token. `{installation}` in `url` becomes the installation's id, and so does the form's `installation_field`.
+
+    Raises `Invalid` for an address that would send the secret in the clear.
+    """
 
     url: str
     client_id: str
     client_secret: Sensitive
     installation_field: str | None = "installation_id"
     renew_before: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        """Refuse to send the client's secret in the clear."""
+        check_address("vercel_token_url", self.url)
 
 
 @dataclass(slots=True)
@@ -93,7 +101,7 @@ class ClientCredentials:
         good = self._good(kept, refused)
         if good is not None and self._clock.monotonic() < kept.renew_at:
             return good
-        if not kept.fetching.acquire(timeout=0 if good else max(0.0, deadline.left(self._clock.monotonic()))):
+        if not kept.fetching.acquire(timeout=0 if good is not None else max(0.0, deadline.left(self._clock.monotonic()))):
             if good is not None:
                 return good
             raise Unavailable("another thread is still fetching a token for this installation")

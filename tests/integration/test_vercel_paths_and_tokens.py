@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from rotation.errors import Refused, Unavailable
+from rotation.errors import Invalid, Refused, Unavailable
 from rotation.model import Deadline, Installation, PushBy, PushOutcome, PushVerdict, Sensitive
 from rotation.vercel.client import VercelSettings, VercelSink
 from rotation.vercel.exchange import HttpClient
@@ -201,6 +201,16 @@ def test_a_token_without_a_sound_lifetime_is_kept_for_an_hour_at_most(
     assert token_of(source) == "granted_1"
     clock.advance(timedelta(minutes=10))
     assert token_of(source) == "granted_2"
+
+
+def test_a_client_secret_is_never_sent_in_the_clear() -> None:
+    with pytest.raises(Invalid, match="must begin with https://"):
+        ClientCredentialsSettings("http://auth.example.com/token", "client-1", Sensitive("s&cret"))
+
+
+def test_the_tokens_kept_are_bounded(source: TokenSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rotation.vercel.tokens._MOST_CACHED", 2)
+    assert [token_of(source, name) for name in ("a", "b", "a", "c", "a", "b")] == [f"granted_{number}" for number in (1, 2, 1, 3, 1, 4)]
 
 
 def test_a_refused_token_is_replaced_once_for_all(source: TokenSource, grants: Grants) -> None:

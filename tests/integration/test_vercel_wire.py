@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rotation.model import AttemptState, PushOutcome, PushVerdict, RenderedSecret, Sensitive
+from rotation.vercel.exchange import HttpClient
 from tests.vercel_peers import (
     LOGIN,
     TOKEN,
     Conversation,
     Peer,
+    RealClock,
     a_resource,
     a_sink,
     after_the_request,
@@ -341,6 +343,26 @@ def test_a_connection_is_free_again_after_every_kind_of_end() -> None:
     with Peer(behave) as peer, a_sink(peer.url) as sink:
         states = [push(sink).attempt_state for _ in range(4)]
     assert states == [AttemptState.UNKNOWN, AttemptState.APPLIED, AttemptState.UNKNOWN, AttemptState.APPLIED]
+
+
+def test_a_call_that_finds_no_free_connection_in_time_is_unsent() -> None:
+    held = threading.Event()
+
+    def hold(peer: Conversation) -> None:
+        peer.request()
+        held.set()
+        peer.hold()
+
+    http = HttpClient(RealClock(), max_connections=1)
+    with Peer(hold) as peer:
+        url = f"{peer.url}/v1"
+        first = threading.Thread(target=http.send, args=("GET", url, within(1.0)), kwargs={"headers": {}})
+        first.start()
+        assert held.wait(10)
+        answered = http.send("GET", url, within(0.1), headers={})
+        assert (answered.sent, answered.problem) == (False, "no connection became free in time")
+        first.join()
+    http.close()
 
 
 # What must not happen
