@@ -60,6 +60,10 @@ class Sensitive:
         """Refused: a pickled secret is a secret at rest."""
         raise TypeError("a sensitive value cannot be pickled or copied")
 
+    def __getstate__(self) -> Never:
+        """Refused, as pickling is."""
+        raise TypeError("a sensitive value cannot be pickled or copied")
+
 
 copyreg.pickle(Sensitive, Sensitive.__reduce__)
 

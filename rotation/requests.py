@@ -108,7 +108,7 @@ def _revised(case: ResourceCase, spec: ResourceSpec) -> Schedule:
     schedule = case.resource.schedule
     if schedule.failures or not case.credentials:
         return schedule
-    since = schedule.completed_at or case.now
+    since = schedule.completed_at or min(one.recorded_at for one in case.credentials)
     dated = policy.next_rotation(spec.policy, case.resource.id, since=since, now=case.now)
     return replace(_dated(dated), completed_at=schedule.completed_at)
 
@@ -154,10 +154,14 @@ def request_due(ports: Ports, limit: int) -> int:
 
 
 def _receive_if_due(case: ResourceCase, ports: Ports) -> tuple[Move | None, Received]:
-    """Another beat may have been faster: the date is looked at again under the lock."""
+    """The date is looked at again under the lock, as another beat may have been faster; a missed one waits for its window to open."""
     due_at = case.resource.schedule.next_rotation_at
     if case.resource.state is not ResourceState.ACTIVE or due_at is None or due_at > case.now:
         return None, Received(Reception.NOTHING, None)
+    opens = policy.opening(case.resource.spec.policy, case.resource.id, case.now)
+    if opens.at > case.now:
+        postponed = replace(case.resource.schedule, next_rotation_at=opens.at, reason=opens.reason)
+        return Move(event=Event("rotation_postponed", SCHEDULER, opens.reason), schedule=postponed), Received(Reception.NOTHING, None)
     return _receive(case, Asked(Trigger.SCHEDULE, SCHEDULER, reason=case.resource.schedule.reason), ports)
 
 

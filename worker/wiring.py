@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
-from rotation.errors import Fault, Invalid, Unavailable
+from rotation.errors import Conflict, Fault, Invalid, Unavailable
 from rotation.model import Sensitive
 from rotation.ports import Ports
 from rotation.store.keyring import Keyring, KeyUse, create_key_file, load_key_file, read_keys
@@ -58,7 +59,10 @@ def open_keyring(settings: Settings) -> Keyring:
     if path is None or settings.store_is_shared:
         raise Invalid([Fault("ROLLOVER_KEYS", "is not set", "`rollover keys create` makes a key file; name it in ROLLOVER_KEYS_FILE")])
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return load_key_file(path) if path.exists() else create_key_file(path)
+    if not path.exists():
+        with contextlib.suppress(Conflict):  # another process was faster: its file is as good
+            create_key_file(path)
+    return load_key_file(path)
 
 
 def _audit_key(settings: Settings, keyring: Keyring) -> bytes:

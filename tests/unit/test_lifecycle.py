@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import time, timedelta
 from itertools import pairwise
 
 import pytest
 
 from rotation import driver, lifecycle, requests, retirement
 from rotation.errors import Conflict, OutcomeUnknown, Refused, Unavailable
-from rotation.model import ROTATION_MOVES, STAGE_MOVES, AttemptState, Event, ResourceState, RotationState, Stage, Trigger
+from rotation.model import ROTATION_MOVES, STAGE_MOVES, AttemptState, Event, ResourceState, RotationState, Stage, Trigger, Window
 from tests.fakes import sink as answers
 from tests.world import Killed, World, with_policy
 
@@ -98,6 +98,17 @@ def test_the_schedule_rotates_when_the_date_has_come_and_not_before() -> None:
     assert world.states() == [RotationState.COMPLETED]
     [request] = world.store.requests.values()
     assert request.trigger is Trigger.SCHEDULE
+
+
+def test_a_date_that_was_missed_waits_for_its_window_to_open() -> None:
+    world = World(spec=with_policy(window=Window(time(1), time(5))))
+    requests.pause(world.resource_id, "test", "", world.ports)
+    world.run(for_=40 * 24 * HOUR)
+    requests.resume(world.resource_id, "test", "", world.ports)
+    world.run(for_=8 * HOUR)
+    assert world.states() == []
+    world.run(for_=10 * HOUR)
+    assert world.states() == [RotationState.COMPLETED]
 
 
 # -- killed anywhere
