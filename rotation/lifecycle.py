@@ -80,7 +80,12 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
         sealed_verifier=ports.sealer.seal(minted.verifier, _context(case, credential_id, "verifier")),
         recorded_at=case.now,
     )
-    planned = replace(endings.onward(case, RotationState.PLANNED), credential_id=credential_id, planned_at=case.now)
+    planned = replace(
+        endings.onward(case, RotationState.PLANNED),
+        revision=case.resource.revision,
+        credential_id=credential_id,
+        planned_at=case.now,
+    )
     return Move(
         rotation=planned,
         new_credential=credential,

@@ -475,7 +475,8 @@ class Claim:
 class RotationCase:
     """All that a step of a rotation may look at, read from the store in one go, with the claim that it is worked under.
 
-    `resource.spec` is the revision with which the rotation began, `resource.revision` the number of the newest one.
+    `resource.spec` is the revision with which the rotation began (the newest, while it is only requested), `resource.revision` the
+    number of the newest one.
     """
 
     claim: Claim

@@ -156,7 +156,7 @@ def read_rotation_case(connection: Connection, rotation_id: str, claim: Claim, n
         claim=claim,
         now=now,
         rotation=rotation,
-        resource=_resource(row, _spec(row.began_spec)),
+        resource=_resource(row, _spec(row.present_spec if rotation.state is RotationState.REQUESTED else row.began_spec)),
         installation=installation_of(_part(row, installations)),
         requests=tuple(one for one in asked if one.rotation_id == rotation.id),
         attempts=tuple(attempt_of(one) for one in connection.execute(ATTEMPTS, {**place, "now": now}).mappings()),

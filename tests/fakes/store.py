@@ -69,7 +69,9 @@ class FakeStore(Moves, Fleet):
             claim=claim,
             now=now,
             rotation=row,
-            resource=replace(present, spec=self.revisions[row.resource_id, row.revision]),
+            resource=present
+            if row.state is RotationState.REQUESTED
+            else replace(present, spec=self.revisions[row.resource_id, row.revision]),
             installation=self.installations[present.spec.installation_id],
             requests=self._requests_for(row),
             attempts=tuple(one for one in self._attempts(row.resource_id) if one.rotation_id == row.id or one.on_its_way(now)),
