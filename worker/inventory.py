@@ -15,6 +15,7 @@ from rotation.errors import Fault
 from rotation.model import Database, Endpoint, Login, Policy, PushBy, ResourceSpec, SecretTemplate, Sensitive, Server
 from rotation.policy import faults as policy_faults
 from rotation.vercel.secrets import validate
+from rotation.vercel.template_sets import TEMPLATE_SETS
 from worker.addresses import is_guarded
 from worker.documents import ResourceDocument, SecretDocument, ServerDocument
 from worker.faults import did_you_mean
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from worker.documents import CurrentDocument, PolicyDocument
+    from worker.settings import Settings
 
 _ENDPOINT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -36,11 +38,21 @@ class Rules:
     """What a file is held against: the engines and template sets that there are, and the settings that fill in for what it does not say."""
 
     engines: frozenset[str] = frozenset({"postgresql"})
-    template_sets: Mapping[str, tuple[SecretTemplate, ...]] = field(default_factory=dict)
+    template_sets: Mapping[str, tuple[SecretTemplate, ...]] = field(default_factory=lambda: TEMPLATE_SETS)
     push_by: PushBy = PushBy.RESOURCE
     grace_vercel: timedelta = timedelta(hours=1)
     max_grace: timedelta = timedelta(days=30)
     allow_private_hosts: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        """The rules that these settings make."""
+        return cls(
+            push_by=settings.vercel_endpoint,
+            grace_vercel=settings.vercel_default_grace,
+            max_grace=settings.max_grace,
+            allow_private_hosts=settings.allow_private_hosts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

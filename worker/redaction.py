@@ -35,6 +35,8 @@ _MOST_ROUNDS = 5
 _CUT = " … [cut]"
 _SHORTEST_KNOWN = 8
 """Characters; replacing shorter secrets wherever they occur would tear ordinary words apart."""
+_SHORTEST_KEY = 32
+"""Characters of a word in a keyring that is taken for a key."""
 
 _TELLING = ("password", "passwd", "passphrase", "secret", "token", "authorization", "verifier", "cookie", "bearer", "credentials")
 _TELLING_ALONE = frozenset({"auth", "dsn", "pwd", "keyring", "signature", "canary"})
@@ -184,9 +186,9 @@ def _written(name: object) -> str:
 
 
 def _forms(secret: Sensitive) -> set[str]:
-    """A secret as it may be met: itself, its password where it is a URL, each raw and percent-encoded."""
+    """A secret as it may be met: itself, the keys of a keyring, its password where it is a URL, each raw and percent-encoded."""
     text = secret.reveal()
-    forms = {text}
+    forms = {text} | {word for word in re.split(r"[\s,\"'=:]+", text) if len(word) >= _SHORTEST_KEY}
     try:
         password = urlsplit(text).password if "://" in text else None
     except ValueError:
@@ -201,4 +203,9 @@ def _escaped(text: str, *, lines: bool) -> str:
     if text.isprintable():
         return text
     kept = "\n\t" if lines else "\t"
-    return "".join(one if one.isprintable() or one in kept else one.encode("unicode_escape").decode() for one in text)
+    return "".join(one if one.isprintable() or one in kept else _escape(one) for one in text)
+
+
+def _escape(one: str) -> str:
+    """A character in letters. What parted two words still does, or a second look would take them for one."""
+    return one.encode("unicode_escape").decode() + (" " if one.isspace() else "")

@@ -134,16 +134,13 @@ class Settings(BaseSettings):
     keys: Secret | None = Field(
         default=None,
         description=(
-            "The keyring that seals passwords. Required where the store is PostgreSQL. Default: `keys.json` in the data "
+            "The keyring that seals passwords. Required where the store is PostgreSQL. Default: `rollover.keys` in the data "
             "directory, made on first use."
         ),
     )
     audit_key: Annotated[Secret, AfterValidator(_long_enough)] | None = Field(
         default=None,
-        description=(
-            "The key of the audit chain, at least 32 characters. Required where the store is PostgreSQL. Default: `audit.key` in "
-            "the data directory, made on first use."
-        ),
+        description="The key of the audit chain, at least 32 characters. Default: the key for `audit` in the keyring.",
     )
     vercel_api_url: Service = Field(
         default="https://api.vercel.com", description="Where Vercel's API is. `http://` is for this machine alone."
@@ -236,16 +233,8 @@ class Settings(BaseSettings):
     @property
     def keys_path(self) -> Path | None:
         """The file of the keyring, which may not exist yet; None where `KEYS` holds the keyring itself."""
-        return self._path("keys", "keys.json")
-
-    @property
-    def audit_key_path(self) -> Path | None:
-        """The file of the audit key, which may not exist yet; None where `AUDIT_KEY` holds the key itself."""
-        return self._path("audit_key", "audit.key")
-
-    def _path(self, field: str, default: str) -> Path | None:
-        origin = self._origins.get(field)
-        return origin.path if origin else self.data_dir / default
+        origin = self._origins.get("keys")
+        return origin.path if origin else self.data_dir / "rollover.keys"
 
     def terms(self) -> Terms:
         """How long things may take, as the subject wants to know it."""
@@ -347,11 +336,12 @@ def _disagreements(settings: Settings) -> Iterator[tuple[frozenset[str], Fault]]
             frozenset({"vercel_default_grace", "max_grace"}),
             Fault("ROLLOVER_VERCEL_DEFAULT_GRACE", "is longer than ROLLOVER_MAX_GRACE", "shorten the one or lengthen the other"),
         )
-    if settings.store_is_shared:
-        for name in ("keys", "audit_key"):
-            if getattr(settings, name) is None:
-                variable = PREFIX + name.upper()
-                yield (
-                    frozenset({name, "store_url"}),
-                    Fault(variable, "is required where the store is PostgreSQL", f"set {variable}_FILE; `rollover keys` makes one"),
-                )
+    if settings.store_is_shared and settings.keys is None:
+        yield (
+            frozenset({"keys", "store_url"}),
+            Fault(
+                "ROLLOVER_KEYS",
+                "is required where the store is PostgreSQL",
+                "`rollover keys create` makes a key file; name it in ROLLOVER_KEYS_FILE",
+            ),
+        )

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from rotation.errors import Fault, Invalid
 from rotation.model import Endpoint, InUse, Login, PushBy, SecretTemplate, Sensitive, Window
+from rotation.vercel.template_sets import TEMPLATE_SETS
 from worker.inventory import ResourceFile, Rules, ServerFile, parse_resource, parse_server, read_resource, read_server
+from worker.settings import load
 from worker.toml_lines import line_of, lines_of
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -115,6 +117,20 @@ def test_settings_fill_in_for_what_a_file_does_not_say() -> None:
     spec = resource(TOP + DATABASE + SECRETS, Rules(push_by=PushBy.PRODUCT, grace_vercel=timedelta(hours=3))).spec
     assert spec.push_by is PushBy.PRODUCT
     assert spec.policy.grace_vercel == timedelta(hours=3)
+
+
+def test_the_rules_follow_the_settings() -> None:
+    settings = load(
+        {"HOME": "/", "ROLLOVER_VERCEL_ENDPOINT": "product", "ROLLOVER_MAX_GRACE": "10d", "ROLLOVER_ALLOW_PRIVATE_HOSTS": "yes"}
+    )
+    rules = Rules.of(settings)
+    assert (rules.push_by, rules.max_grace, rules.allow_private_hosts) == (PushBy.PRODUCT, timedelta(days=10), True)
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATE_SETS))
+def test_every_ready_set_can_be_pushed(name: str) -> None:
+    pooled = '[database.pooled]\nhost = "pool.example.com"\nport = 6432\n'
+    assert resource(f'{TOP}template_set = "{name}"\n{DATABASE}{pooled}').spec.secrets == TEMPLATE_SETS[name]
 
 
 def test_every_key_of_a_resource_is_understood() -> None:

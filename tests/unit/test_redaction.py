@@ -144,6 +144,11 @@ def test_the_secrets_of_the_settings_are_hidden_wherever_they_are() -> None:
         assert CANARY not in shown
         assert CANARY[::-1] not in shown
     assert redactor.text("short words stay") == "short words stay"
+    key = "k3Y" * 14
+    assert (
+        Redactor([Sensitive(f"# the newest comes last\nsecrets {key}\naudit {key[::-1]}")]).text(f"a {key}, {key[::-1]}")
+        == f"a {HIDDEN}, {HIDDEN}"
+    )
     assert CANARY not in repr(redactor) + repr(vars(Redactor()))
     assert Redactor([Sensitive("https://[broken")]).text("x") == "x"
 
@@ -199,9 +204,9 @@ def test_what_contains_itself_ends() -> None:
 
 
 def test_a_line_cannot_pretend_to_be_two() -> None:
-    assert REDACTOR.text("a\nb\r\x1b[31m\u2028") == "a\\nb\\r\\x1b[31m\\u2028"
+    assert REDACTOR.text("a\nb\r\x1b[31m\u2028") == "a\\n b\\r \\x1b[31m\\u2028 "
     assert REDACTOR.text("a\nb\x1b", lines=True) == "a\nb\\x1b"
-    assert REDACTOR.fields({"exception": "a\nb", "event": "a\nb"}, long={"exception"}) == {"exception": "a\nb", "event": "a\\nb"}
+    assert REDACTOR.fields({"exception": "a\nb", "event": "a\nb"}, long={"exception"}) == {"exception": "a\nb", "event": "a\\n b"}
 
 
 def test_a_long_text_is_cut_without_leaving_half_a_secret() -> None:
@@ -225,9 +230,9 @@ def test_a_long_text_is_cut_without_leaving_half_a_secret() -> None:
     ],
 )
 def test_no_text_takes_long(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     REDACTOR.text(text)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 2
 
 
 ANYTHING = st.recursive(

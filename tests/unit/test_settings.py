@@ -40,8 +40,7 @@ def test_nothing_set_is_one_machine_with_everything_embedded() -> None:
     assert str(settings.data_dir) == "/home/somebody/.local/state/rollover"
     assert settings.store.render_as_string() == "sqlite+pysqlite:////home/somebody/.local/state/rollover/rollover.db"
     assert settings.broker_url is None
-    assert str(settings.keys_path) == "/home/somebody/.local/state/rollover/keys.json"
-    assert str(settings.audit_key_path) == "/home/somebody/.local/state/rollover/audit.key"
+    assert str(settings.keys_path) == "/home/somebody/.local/state/rollover/rollover.keys"
     assert settings.vercel_api_url == "https://api.vercel.com"
     assert settings.vercel_endpoint is PushBy.RESOURCE
     assert not settings.store_is_shared
@@ -221,7 +220,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 def test_a_shared_store_needs_keys_that_were_configured() -> None:
     found = faults({"ROLLOVER_STORE_URL": "postgresql://db.example.com/rollover"})
-    assert found.keys() == {"ROLLOVER_KEYS", "ROLLOVER_AUDIT_KEY"}
+    assert found.keys() == {"ROLLOVER_KEYS"}
     assert "ROLLOVER_KEYS_FILE" in found["ROLLOVER_KEYS"].advice
 
 
@@ -337,6 +336,11 @@ def test_the_effective_settings_name_their_source_and_hide_secrets(tmp_path: Pat
     assert rows["ROLLOVER_ALLOW_PRIVATE_HOSTS"] == ("false", "default")
     assert rows["ROLLOVER_VERCEL_TOKEN_URL"] == ("", "default")
     assert len(rows) == len(Settings.model_fields)
+
+
+def test_the_secrets_that_were_set_are_given_to_the_redactor() -> None:
+    assert load(HOME).secrets() == ()
+    assert len(load(HOME | ON_POSTGRESQL).secrets()) == 3
 
 
 def test_settings_cannot_be_read_by_accident_or_changed() -> None:
