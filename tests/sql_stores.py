@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine, delete, insert, text, update
+from sqlalchemy import Interval, create_engine, delete, insert, literal, text, update
 from sqlalchemy.engine import make_url
 
 from rotation.ports import Terms
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from rotation.model import Attempt, Credential, Rotation
     from worker.sandbox.postgresql import PrivatePostgresql
 
 AUDIT_KEY = b"audit key of the tests"
@@ -59,13 +60,32 @@ class SqlBench:
         if self.store.database.dialect != "sqlite":
             self._age(by)
 
+    def rotation(self, rotation_id: str) -> Rotation:
+        return self.store.views.rotation(rotation_id).rotation
+
+    def credential(self, credential_id: str) -> Credential:
+        return self.store.views.credential(credential_id)
+
+    def kinds(self, chain: str) -> list[str]:
+        return [one.event.kind for one in reversed(self.store.views.events(chain))]
+
+    def about(self, chain: str) -> list[tuple[str | None, str | None]]:
+        return [(one.rotation_id, one.credential_id) for one in reversed(self.store.views.events(chain))]
+
+    def attempts(self, rotation_id: str) -> tuple[Attempt, ...]:
+        return self.store.views.rotation(rotation_id).attempts
+
+    def sightings(self, resource_id: str) -> dict[tuple[str, str, str], int]:
+        lines = self.store.views.credentials(resource_id)
+        return {(line.credential.id, one.client, one.application): one.sessions for line in lines for one in line.sightings}
+
     def _age(self, by: timedelta) -> None:
         """Nobody can set the server's clock: make every time in the store older instead."""
         with self.store.database.writing() as connection:
             for table in metadata.sorted_tables:
                 times = [column for column in table.c if isinstance(column.type, UtcTime)]
                 if times and table.name not in TRAIL:
-                    connection.execute(update(table).values({column: column - by for column in times}))
+                    connection.execute(update(table).values({column: column - literal(by, Interval()) for column in times}))
 
 
 @pytest.fixture

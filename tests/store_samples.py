@@ -106,7 +106,8 @@ def ask(
 
 def planned(case: RotationCase) -> Move:
     new = credential(case.resource.id, case.generations + 1, Stage.PENDING, case.now)
-    rotation = replace(case.rotation, state=RotationState.PLANNED, credential_id=new.id, planned_at=case.now)
+    revision = case.resource.revision
+    rotation = replace(case.rotation, state=RotationState.PLANNED, revision=revision, credential_id=new.id, planned_at=case.now)
     return Move(event("rotation_planned"), rotation=rotation, new_credential=new)
 
 

@@ -255,7 +255,9 @@ def upgrade() -> None:
         sa.Column("fence", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("hinted_until", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["credential_id"], ["credentials.id"], name=op.f("fk_rotations_credential_id")),
+        sa.ForeignKeyConstraint(
+            ["credential_id"], ["credentials.id"], name=op.f("fk_rotations_credential_id"), initially="DEFERRED", deferrable=True
+        ),
         sa.ForeignKeyConstraint(["resource_id"], ["resources.id"], name=op.f("fk_rotations_resource_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rotations")),
     )

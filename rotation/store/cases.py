@@ -88,7 +88,7 @@ ATTEMPTS = (
             text(ON_ITS_WAY) & (attempts.c.expires_at > bindparam("now", type_=UtcTime())),
         ),
     )
-    .order_by(attempts.c.opened_at, attempts.c.number)
+    .order_by(attempts.c.opened_at, attempts.c.rotation_id, attempts.c.number)
 )
 _requested = (
     select(rotations.c.id)

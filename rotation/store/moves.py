@@ -24,7 +24,7 @@ from rotation.store.rows import (
     rotation_of,
     schedule_columns,
 )
-from rotation.store.rules import ENDED_STATES, check_credential, check_new_rows, check_rotation
+from rotation.store.rules import ENDED_STATES, check_credential, check_rotation, check_rows
 from rotation.store.tables import credentials, requests, resources, rotations
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ class Writing:
 
     def move(self, move: Move) -> Claimable | None:
         """Write every row of the move but its event. Gives the held row as it is now. Raises `LostClaim`, `IllegalMove`, `Conflict`."""
-        check_new_rows(move, self.resource_id)
-        if move.new_credential is not None:
-            insert_credential(self.connection, move.new_credential)
+        check_rows(move, self.resource_id)
         changed_rotations = [one for one in (move.superseded, move.rotation) if one is not None]
         # The current credential gives up its place before another takes it.
         changed_credentials = sorted(move.credentials, key=lambda one: one.stage is Stage.CURRENT)
@@ -235,6 +233,8 @@ class Writing:
         return self.held
 
     def _insert_others(self, move: Move) -> None:
+        if move.new_credential is not None:
+            insert_credential(self.connection, move.new_credential)
         if move.new_rotation is not None:
             self.connection.execute(NEW_ROTATION, new_rotation_row(move.new_rotation))
         if move.new_requests:

@@ -49,11 +49,11 @@ def check_outcome(before: Attempt, after: Attempt) -> None:
         raise IllegalMove(f"attempt {after.id} is {before.state} and cannot become {after.state}")
 
 
-def check_new_rows(move: Move, resource_id: str) -> None:
-    """Raise `IllegalMove` when a move inserts a row for another resource, or a request that belongs to no rotation."""
-    new = [one for one in (move.new_rotation, move.new_credential) if one is not None]
-    for row in (*new, *move.new_requests):
-        if row.resource_id != resource_id:
+def check_rows(move: Move, resource_id: str) -> None:
+    """Raise `IllegalMove` when a move writes a row of another resource, or a request that belongs to no rotation."""
+    single = (move.rotation, move.superseded, move.new_rotation, move.new_credential, move.attempt)
+    for row in (*single, *move.credentials, *move.new_requests):
+        if row is not None and row.resource_id != resource_id:
             raise IllegalMove(f"{row.id} belongs to another resource")
     for request in move.new_requests:
         if request.rotation_id is None:

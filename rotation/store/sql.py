@@ -23,6 +23,7 @@ from rotation.store.moves import Writing, rests
 from rotation.store.rules import INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
 from rotation.store.tables import credentials, rotations
 from rotation.store.usage import see
+from rotation.store.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class SqlStore(Fleet):
         super().__init__(database, AuditTrail(audit_key))
         self.clock = clock
         self.terms = terms
+        self.views = Views(database)
 
     def now(self) -> datetime:
         """As in the port."""

@@ -207,7 +207,8 @@ rotations = Table(
     Column("state", Text, nullable=False),
     Column("urgent", Boolean, nullable=False),
     Column("requested_at", UtcTime, nullable=False),
-    Column("credential_id", Text, ForeignKey("credentials.id")),
+    # Checked at commit: a stale worker must lose its claim before anything of its plan is inserted.
+    Column("credential_id", Text, ForeignKey("credentials.id", deferrable=True, initially="DEFERRED")),
     Column("planned_at", UtcTime),
     Column("created_at", UtcTime),
     Column("verified_at", UtcTime),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rotation.errors import Conflict, IllegalMove, LostClaim
 from rotation.model import Attempt, AttemptState, ResourceState, Rotation
-from rotation.store.rules import attempt_times, check_credential, check_new_rows, check_offered, check_outcome, check_rotation
+from rotation.store.rules import attempt_times, check_credential, check_offered, check_outcome, check_rotation, check_rows
 from tests.fakes.store_memory import Memory
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Moves(Memory):
     """One move, checked as a whole before anything is written."""
 
     def _apply(self, draft: Draft, resource_id: str, move: Move, claimed: Rotation | Credential | None = None) -> None:
-        check_new_rows(move, resource_id)
+        check_rows(move, resource_id)
         for rotation in (move.superseded, move.rotation):
             if rotation is not None:
                 self._draft_rotation(draft, rotation, claimed)
