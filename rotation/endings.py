@@ -81,6 +81,8 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
 def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
     """A clean acknowledgement: in one transaction the new credential is current, the old ones previous, and their grace begins."""
     completed = replace(onward(case, RotationState.COMPLETED), ended_at=now, due_at=None)
+    if case.pushes_again:
+        return Move(rotation=completed, attempt=attempt, unparks=case.installation.parked, event=event(completed, why="pushed again"))
     grace = policy.grace(case.resource.spec.policy, case.requests)
     dated = policy.next_rotation(case.present_policy, case.resource.id, since=now, now=now)
     return Move(
@@ -112,11 +114,14 @@ def _settle(case: RotationCase, attempt: Attempt, now: datetime) -> Wait:
 
 
 def _refused(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) -> Move | Wait:
-    """The same values will be refused again. Giving up is safe only if every attempt is on record as not applied."""
+    """The same values will be refused again. Giving up is safe only if every attempt is on record as not applied.
+
+    What is only pushed again may be given up in any case: its credential stays current.
+    """
     problem = f"Vercel refused the secrets ({attempt.status} {attempt.note})".rstrip()
     advice = "mend the secrets in the resource's file, say `rollover resource update`, then `rollover rotate`"
     doubtful = any(one.id != attempt.id and one.rotation_id == case.rotation.id and one.state in _MAYBE_APPLIED for one in case.attempts)
-    if doubtful or superseding(case):
+    if (doubtful or superseding(case)) and not case.pushes_again:
         return Wait(
             until=now + MISSING_CONFIRMED_AFTER,
             setback=True,
@@ -141,19 +146,19 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
             attempt=attempt,
             missing_since=since or now,
         )
-    abandoned = replace(onward(case, RotationState.ABANDONED), ended_at=now, due_at=None, problem="Vercel says that the resource is gone")
+    why = "Vercel said twice that the resource is gone"
     return Move(
-        rotation=abandoned,
+        rotation=abandoned(case.rotation, now, why),
         credentials=generations.departure(
             case.credentials,
-            case.rotation.state,
+            case.rotation,
             now,
             ends_at=now + case.present_policy.grace,
             discard_at=now + ports.terms.claim,
         ),
         attempt=attempt,
         resource_state=ResourceState.LEAVING,
-        event=event(abandoned, why="Vercel said twice that the resource is gone"),
+        event=event(abandoned(case.rotation, now, why), why=why),
     )
 
 
@@ -174,6 +179,8 @@ _MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptStat
 def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt: Attempt | None = None) -> Move:
     """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
     failed = replace(onward(case, RotationState.FAILED), ended_at=case.now, due_at=None, problem=problem, advice=advice)
+    if case.pushes_again:
+        return Move(rotation=failed, attempt=attempt, event=event(failed, why=problem, advice=advice))
     failures = case.resource.schedule.failures + 1
     retry = policy.after_failure(case.present_policy, case.resource.id, failures, case.now, urgent=case.rotation.urgent)
     discard_at = case.now + ports.terms.claim
@@ -218,6 +225,11 @@ def supersede(case: RotationCase, ports: Ports, why: str) -> Move:
         new_requests=() if already else (request,),
         event=event(superseded, why=why),
     )
+
+
+def abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:
+    """A rotation that has lost its object."""
+    return replace(rotation, state=RotationState.ABANDONED, ended_at=now, due_at=None, tries=0, problem=why)
 
 
 # -- small words

@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import policy
-from rotation.model import InUse, RotationState, Stage, Trigger
+from rotation.model import ALIVE_STAGES, InUse, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.model import Credential, RotationCase
+    from rotation.model import Credential, Rotation, RotationCase
 
 
 def clock_stopped(credential: Credential) -> bool:
@@ -86,39 +86,57 @@ def discarded(credential: Credential, at: datetime) -> Credential:
     return replace(credential, stage=Stage.DISCARDING, due_at=at, tries=0, problem="")
 
 
+def released(credential: Credential, now: datetime) -> Credential:
+    """The login of a resource that left, kept by a person: it works on, and what was sealed of it is destroyed."""
+    return replace(
+        credential,
+        stage=Stage.RELEASED,
+        ended_at=now,
+        due_at=None,
+        sealed_password=None,
+        sealed_verifier=None,
+        tries=0,
+        problem="",
+    )
+
+
 def departure(
     credentials: tuple[Credential, ...],
-    state: RotationState | None,
+    open_rotation: Rotation | None,
     now: datetime,
     *,
-    ends_at: datetime,
+    ends_at: datetime | None,
     discard_at: datetime,
 ) -> tuple[Credential, ...]:
-    """The resource leaves: nothing is pushed any more, and every login goes, none later than `ends_at`.
+    """The resource leaves: nothing is pushed any more, and every login goes, none later than `ends_at`; None keeps them all.
 
-    `state` is that of the open rotation, whose credential Vercel may hold from `offered` on.
+    A login that was never offered goes either way.
     """
+    offered = open_rotation is not None and open_rotation.state is RotationState.OFFERED
     changed = []
     for credential in credentials:
-        match credential.stage:
-            case Stage.PENDING if state is not RotationState.OFFERED:
-                changed.append(discarded(credential, discard_at))
-            case Stage.PENDING | Stage.CURRENT:
-                changed.append(
-                    replace(
-                        credential,
-                        stage=Stage.PREVIOUS,
-                        previous_at=now,
-                        grace_ends_at=ends_at,
-                        in_use=InUse.PROCEED,
-                        blocked_for=timedelta(0),
-                        due_at=ends_at,
-                    ),
-                )
-            case Stage.PREVIOUS if credential.grace_ends_at is None or credential.grace_ends_at > ends_at:
-                changed.append(replace(credential, grace_ends_at=ends_at, in_use=InUse.PROCEED, due_at=ends_at))
-            case Stage.PREVIOUS:
-                changed.append(replace(credential, in_use=InUse.PROCEED))
-            case _:
-                pass
+        if credential.stage is Stage.PENDING and not offered:
+            changed.append(discarded(credential, discard_at))
+        elif credential.stage in (Stage.PENDING, Stage.CURRENT, Stage.PREVIOUS):
+            changed.append(released(credential, now) if ends_at is None else _ending(credential, now, ends_at))
     return tuple(changed)
+
+
+def _ending(credential: Credential, now: datetime, ends_at: datetime) -> Credential:
+    end = min(ends_at, credential.grace_ends_at or ends_at)
+    return replace(
+        credential,
+        stage=Stage.PREVIOUS,
+        previous_at=credential.previous_at or now,
+        grace_ends_at=end,
+        in_use=InUse.PROCEED,
+        in_use_until=None,
+        blocked_for=timedelta(0),
+        due_at=end,
+    )
+
+
+def is_emptied(credentials: tuple[Credential, ...], changed: tuple[Credential, ...]) -> bool:
+    """Whether no login of the resource is left to us once `changed` is written."""
+    after = {one.id: one for one in (*credentials, *changed)}
+    return not any(one.stage in ALIVE_STAGES for one in after.values())

@@ -67,6 +67,8 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
     held = _held(case)
     if held is not None:
         return held
+    if case.rotation.credential_id is not None:
+        return _plan_again(case)
     generation = case.generations + 1
     credential_id = new_id("cred", case.now, ports.entropy.bytes(8))
     minted = ports.engines[case.resource.spec.engine].mint(case.resource, generation, ports.entropy)
@@ -98,13 +100,14 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
     held = _held(case)
     if held is not None:
         return held
+    if case.pushes_again:  # its login exists
+        return _created(case)
     credential = case.credential
     verifier = _open(case, credential, "verifier", ports)
     like = None if case.current is None else case.current.username
     engine = ports.engines[case.resource.spec.engine]
     engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
-    created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
-    return Move(rotation=created, event=endings.event(created))
+    return _created(case)
 
 
 def verify(case: RotationCase, ports: Ports) -> Move | Wait:
@@ -116,7 +119,7 @@ def verify(case: RotationCase, ports: Ports) -> Move | Wait:
     engine = ports.engines[case.resource.spec.engine]
     login = Login(credential.username, _open(case, credential, "password", ports))
     engine.check(case.resource, login, ports.sink.render(case.resource, login), driver.call_deadline(case, ports))
-    if case.current is not None:
+    if case.current is not None and not case.pushes_again:
         differences = engine.parity(case.resource, credential.username, case.current.username, driver.call_deadline(case, ports))
         if differences:
             raise Refused(
@@ -138,7 +141,7 @@ def offer(case: RotationCase, ports: Ports) -> Move | Wait:
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 5, `offered` to `completed`: push the stored values until an acknowledgement leaves no doubt about what Vercel holds."""
-    if case.resource.revision > case.rotation.revision and endings.refused_last(case):
+    if case.resource.revision > case.rotation.revision and endings.refused_last(case) and not case.pushes_again:
         return endings.supersede(case, ports, "its values were refused, and the resource has been revised since")
     if case.installation.parked and not endings.probes(case):
         return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
@@ -208,12 +211,12 @@ def _behind(case: RotationCase, ahead: Rotation) -> Move | Wait:
         return Wait(until=case.now + BEHIND_ANOTHER)
     if not stuck:
         return Wait(until=case.now + timedelta(seconds=1))
-    passed = next(one for one in case.credentials if one.id == ahead.credential_id)
+    passed = [one for one in case.credentials if one.id == ahead.credential_id and one.stage is Stage.PENDING]
     why = f"an emergency rotation goes past it: {case.rotation.id}"
     return Move(
         rotation=replace(case.rotation, due_at=case.now),
         superseded=replace(ahead, state=RotationState.SUPERSEDED, ended_at=case.now, due_at=None, problem=why),
-        credentials=(generations.passed_over(passed, case.now),),
+        credentials=tuple(generations.passed_over(one, case.now) for one in passed),
         event=Event(kind="rotation_superseded", actor=endings.ACTOR, why=why, detail=(("rotation", ahead.id),)),
     )
 
@@ -243,6 +246,21 @@ def _limited(case: RotationCase, ports: Ports) -> Wait | None:
 
 
 # -- small words
+
+
+def _plan_again(case: RotationCase) -> Move:
+    """Push the current credential's values again, unless it was replaced meanwhile: then its successor's were pushed."""
+    if not case.pushes_again:
+        why = "the credential was replaced meanwhile"
+        abandoned = endings.abandoned(case.rotation, case.now, why)
+        return Move(rotation=abandoned, event=endings.event(abandoned, why=why))
+    planned = replace(endings.onward(case, RotationState.PLANNED), revision=case.resource.revision, planned_at=case.now)
+    return Move(rotation=planned, event=endings.event(planned, why=_why(case), credential=case.rotation.credential_id))
+
+
+def _created(case: RotationCase) -> Move:
+    created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
+    return Move(rotation=created, event=endings.event(created))
 
 
 def _context(case: RotationCase, credential_id: str, purpose: str) -> SealContext:

@@ -106,6 +106,8 @@ class Stage(StrEnum):
     RETIRED = "retired"
     DISCARDING = "discarding"
     DISCARDED = "discarded"
+    RELEASED = "released"
+    """Its resource left and a person kept the login: it works on, and we hold nothing of it any more."""
 
 
 class ResourceState(StrEnum):
@@ -156,13 +158,14 @@ ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {
 """The legal moves of a rotation. PLANNED to VERIFIED in one record is legal because both acts can be repeated before the offer."""
 
 STAGE_MOVES: Mapping[Stage, frozenset[Stage]] = {
-    Stage.PENDING: frozenset({Stage.CURRENT, Stage.PREVIOUS, Stage.DISCARDING}),
-    Stage.CURRENT: frozenset({Stage.PREVIOUS}),
-    Stage.PREVIOUS: frozenset({Stage.BLOCKED}),
+    Stage.PENDING: frozenset({Stage.CURRENT, Stage.PREVIOUS, Stage.DISCARDING, Stage.RELEASED}),
+    Stage.CURRENT: frozenset({Stage.PREVIOUS, Stage.RELEASED}),
+    Stage.PREVIOUS: frozenset({Stage.BLOCKED, Stage.RELEASED}),
     Stage.BLOCKED: frozenset({Stage.RETIRED, Stage.PREVIOUS}),
     Stage.RETIRED: frozenset(),
     Stage.DISCARDING: frozenset({Stage.DISCARDED}),
     Stage.DISCARDED: frozenset(),
+    Stage.RELEASED: frozenset(),
 }
 """The legal moves of a credential. BLOCKED to PREVIOUS is the undo; PENDING to PREVIOUS is a supersession."""
 
@@ -391,6 +394,7 @@ class Request:
 class Rotation:
     """One replacement of the current credential, and its record.
 
+    One that has a credential while it is only requested replaces nothing: it pushes the current credential's values again.
     `tries` counts setbacks in the present state; `problem` is the last one, `advice` what a person should do about it.
     `reserved_at` is the place in Vercel's rate limit that is kept for it; `missing_since` when Vercel first said that the resource is gone.
     """
@@ -502,6 +506,11 @@ class RotationCase:
     def credential(self) -> Credential:
         """The rotation's own credential."""
         return next(one for one in self.credentials if one.id == self.rotation.credential_id)
+
+    @property
+    def pushes_again(self) -> bool:
+        """Whether this rotation replaces nothing: it pushes the values of the current credential once more."""
+        return self.rotation.credential_id is not None and self.current is not None and self.current.id == self.rotation.credential_id
 
     @property
     def current(self) -> Credential | None:

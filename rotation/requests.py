@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from rotation import generations, policy
+from rotation import endings, generations, policy
 from rotation.errors import Conflict
 from rotation.model import (
     BEFORE_OFFER,
@@ -145,6 +145,28 @@ def trigger(resource_id: str, asked: Asked, ports: Ports) -> Received:
     return ports.store.amend(resource_id, lambda case: _receive(case, asked, ports), key=asked.key)
 
 
+def push_again(resource_id: str, actor: str, reason: str, ports: Ports) -> Received:
+    """Ask for the current credential's values to be pushed once more: with new templates, or because Vercel lost them.
+
+    Raises `Conflict` for a resource that has no credential yet or is not active.
+    """
+
+    def decide(case: ResourceCase) -> tuple[Move | None, Received]:
+        _refuse_unless_active(case.resource)
+        current = next((one for one in case.credentials if one.stage is Stage.CURRENT), None)
+        if current is None:
+            raise Conflict(f"{case.resource.name} has no credential yet: `rollover rotate {case.resource.name}` makes one")
+        if case.requested_rotation is not None:
+            return None, Received(Reception.JOINED, case.requested_rotation.id)
+        rotation = replace(_new_rotation(case, ports, urgent=True), credential_id=current.id)
+        request = replace(_request(case, Asked(Trigger.MANUAL, actor, reason), ports), rotation_id=rotation.id)
+        detail = (("rotation", rotation.id), ("credential", current.id))
+        move = Move(event=Event("push_requested", actor, reason, detail), new_rotation=rotation, new_requests=(request,))
+        return move, Received(Reception.OPENED if case.open_rotation is None else Reception.FOLLOWS, rotation.id, request.id)
+
+    return ports.store.amend(resource_id, decide)
+
+
 def request_due(ports: Ports, limit: int) -> int:
     """Ask for the rotations whose date has come, the longest overdue first. Gives how many were asked for."""
     due = ports.store.due_resources(limit)
@@ -170,7 +192,7 @@ def _receive(case: ResourceCase, asked: Asked, ports: Ports) -> tuple[Move | Non
         return None, _repeated(case.keyed_request, asked)
     _refuse_unless_active(case.resource)
     open_rotation = case.open_rotation
-    offered = open_rotation is not None and open_rotation.state is RotationState.OFFERED
+    offered = open_rotation is not None and (open_rotation.state is RotationState.OFFERED or _pushes_again(case, open_rotation))
     if offered and asked.trigger is Trigger.SCHEDULE:
         reason = "a rotation is being pushed: a schedule changes nothing"
         return Move(event=_event("request_ignored", asked, None), schedule=_no_date(case, reason)), Received(Reception.NOTHING, None)
@@ -178,15 +200,7 @@ def _receive(case: ResourceCase, asked: Asked, ports: Ports) -> tuple[Move | Non
     request = _request(case, asked, ports)
     if joined is not None:
         return _join(case, joined, request, asked)
-    rotation = Rotation(
-        id=new_id("rot", case.now, ports.entropy.bytes(8)),
-        resource_id=case.resource.id,
-        revision=case.resource.revision,
-        state=RotationState.REQUESTED,
-        urgent=asked.trigger is not Trigger.SCHEDULE,
-        requested_at=case.now,
-        due_at=case.now,
-    )
+    rotation = _new_rotation(case, ports, urgent=asked.trigger is not Trigger.SCHEDULE)
     move = Move(
         event=_event("rotation_requested", asked, rotation.id),
         new_rotation=rotation,
@@ -204,7 +218,11 @@ def _join(case: ResourceCase, joined: Rotation, request: Request, asked: Asked) 
     """
     urgent = joined.urgent or asked.trigger is not Trigger.SCHEDULE
     waits = joined.due_at is None or joined.due_at > case.now
-    forward = replace(joined, urgent=urgent, due_at=case.now, reserved_at=None) if urgent and (waits or not joined.urgent) else None
+    only_pushed = _pushes_again(case, joined)  # it becomes a rotation, which pushes everything as well
+    forward = None
+    if only_pushed or (urgent and (waits or not joined.urgent)):
+        credential_id = None if only_pushed else joined.credential_id
+        forward = replace(joined, urgent=urgent, credential_id=credential_id, due_at=case.now, reserved_at=None)
     move = Move(
         event=_event("request_joined", asked, joined.id),
         rotation=forward,
@@ -213,6 +231,11 @@ def _join(case: ResourceCase, joined: Rotation, request: Request, asked: Asked) 
         schedule=_no_date(case, "a rotation is under way"),
     )
     return move, Received(Reception.JOINED, joined.id, request.id)
+
+
+def _pushes_again(case: ResourceCase, rotation: Rotation) -> bool:
+    """Whether a rotation only pushes the current credential again, so that it does not answer a request for a new one."""
+    return any(one.id == rotation.credential_id and one.stage is Stage.CURRENT for one in case.credentials)
 
 
 def _repeated(earlier: Request, asked: Asked) -> Received:
@@ -277,35 +300,34 @@ def resume(resource_id: str, actor: str, why: str, ports: Ports) -> None:
     ports.store.amend(resource_id, decide)
 
 
-def leave(resource_id: str, actor: str, why: str, ports: Ports, *, ends_in: timedelta) -> None:
-    """The resource is removed: nothing is pushed any more, its rotation is abandoned, and all its logins go after `ends_in`."""
+def leave(resource_id: str, actor: str, why: str, ports: Ports, *, ends_in: timedelta | None) -> None:
+    """The resource is removed: nothing is pushed any more, and its rotation is abandoned.
+
+    All its logins go after `ends_in`; None keeps them as they are, and forgets their passwords.
+    """
 
     def decide(case: ResourceCase) -> tuple[Move | None, None]:
         if case.resource.state in (ResourceState.LEAVING, ResourceState.GONE):
             return None, None
-        ending = case.open_rotation or case.requested_rotation
+        under_way = [one for one in (case.open_rotation, case.requested_rotation) if one is not None]
+        ended = [endings.abandoned(one, case.now, why) for one in under_way]
+        changed = generations.departure(
+            case.credentials,
+            case.open_rotation,
+            case.now,
+            ends_at=None if ends_in is None else case.now + ends_in,
+            discard_at=case.now + ports.terms.claim,
+        )
         return Move(
-            event=Event("resource_left", actor, why),
-            resource_state=ResourceState.LEAVING,
-            rotation=None if ending is None else _abandoned(ending, case.now, why),
-            superseded=None
-            if case.open_rotation is None or case.requested_rotation is None
-            else _abandoned(case.requested_rotation, case.now, why),
-            credentials=generations.departure(
-                case.credentials,
-                None if case.open_rotation is None else case.open_rotation.state,
-                case.now,
-                ends_at=case.now + ends_in,
-                discard_at=case.now + ports.terms.claim,
-            ),
+            event=Event("resource_left", actor, why, (("keeps_logins", ends_in is None),)),
+            resource_state=ResourceState.GONE if generations.is_emptied(case.credentials, changed) else ResourceState.LEAVING,
+            rotation=ended[0] if ended else None,
+            superseded=ended[1] if len(ended) > 1 else None,
+            credentials=changed,
             schedule=_no_date(case, "the resource leaves"),
         ), None
 
     ports.store.amend(resource_id, decide)
-
-
-def _abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:
-    return replace(rotation, state=RotationState.ABANDONED, ended_at=now, due_at=None, problem=why)
 
 
 # -- giving an old credential a new end
@@ -342,6 +364,18 @@ def extend(resource_id: str, credential_id: str, grace: timedelta, actor: str, p
 
 
 # -- small words
+
+
+def _new_rotation(case: ResourceCase, ports: Ports, *, urgent: bool) -> Rotation:
+    return Rotation(
+        id=new_id("rot", case.now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        revision=case.resource.revision,
+        state=RotationState.REQUESTED,
+        urgent=urgent,
+        requested_at=case.now,
+        due_at=case.now,
+    )
 
 
 def _request(case: ResourceCase, asked: Asked, ports: Ports) -> Request:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation import driver, policy
+from rotation import driver, generations, policy
 from rotation.errors import KeyMissing, Refused
 from rotation.model import ALIVE_STAGES, Event, InUse, Login, Move, ResourceState, SealContext, Stage, Wait
 
@@ -67,7 +67,7 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
     retired = _ended(credential, Stage.RETIRED, ports.store.now())
-    return Move(credentials=(retired,), event=_event(retired, why="login refused, no session left, login absent"))
+    return _gone_with(case, retired, "login refused, no session left, login absent")
 
 
 def discard(case: CredentialCase, ports: Ports) -> Move | Wait:
@@ -75,7 +75,7 @@ def discard(case: CredentialCase, ports: Ports) -> Move | Wait:
     credential = case.credential
     _engine(case, ports).withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     discarded = _ended(credential, Stage.DISCARDED, ports.store.now())
-    return Move(credentials=(discarded,), event=_event(discarded, why="it never reached Vercel"))
+    return _gone_with(case, discarded, "it never reached Vercel")
 
 
 STEPS: Mapping[Stage, Callable[[CredentialCase, Ports], Move | Wait]] = {
@@ -201,6 +201,12 @@ def _ended(credential: Credential, stage: Stage, now: datetime) -> Credential:
         tries=0,
         problem="",
     )
+
+
+def _gone_with(case: CredentialCase, ended: Credential, why: str) -> Move:
+    """The last login of a leaving resource takes the resource with it."""
+    leaves = case.resource.state is ResourceState.LEAVING and generations.is_emptied(case.credentials, (ended,))
+    return Move(credentials=(ended,), event=_event(ended, why), resource_state=ResourceState.GONE if leaves else None)
 
 
 def _why_ended(credential: Credential) -> str:

@@ -40,7 +40,8 @@ def test_the_drawing_of_a_rotation_shows_the_legal_moves() -> None:
 def test_the_drawing_of_a_retirement_shows_the_legal_moves() -> None:
     legal = {(str(one), str(other)) for one, others in STAGE_MOVES.items() for other in others}
     made_by_rotations = {("pending", "current"), ("pending", "previous"), ("pending", "discarding"), ("current", "previous")}
-    assert drawn_moves(retirement.__doc__ or "") == legal - made_by_rotations
+    made_by_requests = {("pending", "released"), ("current", "released"), ("previous", "released")}
+    assert drawn_moves(retirement.__doc__ or "") == legal - made_by_rotations - made_by_requests
 
 
 def test_a_rotation_replaces_what_vercel_holds_and_the_old_login_works_until_its_grace_is_over() -> None:
@@ -558,3 +559,70 @@ def test_a_leaving_resource_is_not_pushed_any_more_and_all_its_logins_go() -> No
     assert world.states() == [RotationState.ABANDONED]
     assert world.stages() == [Stage.RETIRED, Stage.RETIRED]
     assert len(world.sink.pushes) == pushes
+    assert world.store.resources[world.resource_id].state is ResourceState.GONE
+
+
+def test_a_resource_that_leaves_can_keep_its_logins_and_then_we_hold_nothing_of_them() -> None:
+    world = World()
+    old = world.held_login()
+    assert old is not None
+    world.rotate()
+    world.run()
+    new = world.held_login()
+    assert new is not None
+    requests.leave(world.resource_id, "test", "handed over", world.ports, ends_in=None)
+    world.run(for_=48 * HOUR)
+    assert world.logs_in(old)
+    assert world.logs_in(new)
+    assert world.stages() == [Stage.RELEASED, Stage.RELEASED]
+    assert {one.sealed_password for one in world.store.credentials.values()} == {None}
+    assert world.store.resources[world.resource_id].state is ResourceState.GONE
+
+
+# -- pushing again
+
+
+def test_the_current_credential_can_be_pushed_again_and_nothing_else_changes() -> None:
+    world = World()
+    held = world.held_login()
+    world.sink.held.clear()
+    requests.push_again(world.resource_id, "test", "lost", world.ports)
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.COMPLETED]
+    assert world.stages() == [Stage.CURRENT]
+    assert world.held_login() == held
+    world.check_at_rest()
+
+
+def test_a_push_again_that_is_refused_fails_and_the_credential_stays_current() -> None:
+    world = World()
+    world.sink.answers(answers.APPLIED_BUT_UNKNOWN, answers.REFUSED)
+    requests.push_again(world.resource_id, "test", "", world.ports)
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.FAILED]
+    assert world.stages() == [Stage.CURRENT]
+    world.check_at_rest()
+
+
+def test_a_rotation_asked_for_while_a_push_again_waits_takes_its_place() -> None:
+    world = World()
+    first = requests.push_again(world.resource_id, "test", "", world.ports)
+    second = world.rotate()
+    assert second.rotation_id == first.rotation_id
+    world.run()
+    assert world.stages() == [Stage.PREVIOUS, Stage.CURRENT]
+
+
+def test_an_emergency_goes_past_a_push_again_without_touching_the_current_credential_before_its_time() -> None:
+    world = World()
+    world.sink.answers(answers.ON_ITS_WAY, answers.LOST_AND_UNKNOWN)
+    requests.push_again(world.resource_id, "test", "", world.ports)
+    world.run()
+    assert world.rotate(Trigger.EMERGENCY).reception is requests.Reception.FOLLOWS
+    world.run(for_=MINUTE)
+    assert world.states()[0] is RotationState.SUPERSEDED
+    world.sink.deliver()
+    world.check()
+    world.run(for_=10 * MINUTE)
+    assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
+    world.check_at_rest()
