@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -147,6 +148,7 @@ class Redactor:
                 return self.text(repr(value))
 
 
+@lru_cache(maxsize=1_024)  # names, never values: the same few in every line
 def is_telling(name: str) -> bool:
     """Whether a value of this name is to be hidden, whatever it is."""
     words = [word.lower() for word in _WORD_ENDS.split(name) if word]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from rotation.errors import Fault, Invalid
@@ -15,6 +16,8 @@ from rotation.vercel.template_sets import TEMPLATE_SETS
 from worker.inventory import ResourceFile, Rules, ServerFile, parse_resource, parse_server, read_resource, read_server
 from worker.settings import load
 from worker.toml_lines import line_of, lines_of
+
+unhurried = run_with(deadline=None)  # a busy machine is no fault
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 CANARY = "CANARYqT7x"
@@ -551,12 +554,14 @@ z = 3
     assert line_of(lines, ("no",)) is None
 
 
+@unhurried
 @given(st.text())
 def test_no_text_makes_reading_fail_otherwise(text: str) -> None:
     with suppress(Invalid):
         resource(text)
 
 
+@unhurried
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text() | st.floats(),
