@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,9 +37,29 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePost
         yield server
 
 
-@pytest.fixture(scope="session", params=sorted(BINARIES))
-def postgresql_any(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgresql]:
-    """A running PostgreSQL of each version that is at hand."""
-    directory = tmp_path_factory.mktemp(f"postgresql-{request.param}")
-    with PrivatePostgresql(directory, bin_directory=BINARIES[request.param], settings=QUICK) as server:
-        yield server
+class Versions:
+    """A running PostgreSQL of each version that is at hand, started when first asked for."""
+
+    def __init__(self, directory: Path, servers: ExitStack) -> None:
+        self._directory = directory
+        self._servers = servers
+        self._running: dict[str, PrivatePostgresql] = {}
+
+    def __getitem__(self, version: str) -> PrivatePostgresql:
+        if version not in self._running:
+            server = PrivatePostgresql(self._directory / version, bin_directory=BINARIES[version], settings=QUICK)
+            self._running[version] = self._servers.enter_context(server)
+        return self._running[version]
+
+
+@pytest.fixture(scope="session")
+def postgresql_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+    """The servers by their major version, e.g. `postgresql_versions["17"]`."""
+    with ExitStack() as servers:
+        yield Versions(tmp_path_factory.mktemp("postgresql-versions"), servers)
+
+
+@pytest.fixture(params=sorted(BINARIES))
+def postgresql_any(request: pytest.FixtureRequest, postgresql_versions: Versions) -> PrivatePostgresql:
+    """A running PostgreSQL of each version that is at hand, one after the other."""
+    return postgresql_versions[request.param]

@@ -39,6 +39,9 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     time_left: TimeLeft
 
+    def __del__(self, _warn: object = None) -> None:
+        """Without psycopg's warning: a pool goes with its process, and a forked child must not touch what it inherited."""
+
     def wait(self, gen: PQGen[Result], interval: float = SLICE_SECONDS, timeout: float | None = None) -> Result:
         """Every exchange with the server goes through here."""
         left = max(self.time_left(), 0.0)

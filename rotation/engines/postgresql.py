@@ -68,6 +68,10 @@ class PostgresqlEngine:
         self._proof = Proof(doors, self._admin)
         self._doors = doors
 
+    def close(self) -> None:
+        """Close the idle connections to all servers; the engine stays usable."""
+        self._admin.close()
+
     @property
     def capabilities(self) -> Capabilities:
         """Any number of logins at once, each with sessions of its own."""
@@ -89,6 +93,7 @@ class PostgresqlEngine:
 
     def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
         """Create the login, or mend it with the same verifier: another salt would strand poolers that keep the old one."""
+        self._admin.expect_time(resource.server, deadline, "create a login")
         marker = self._sealer.mark(credential.id)
         owner, name = resource.spec.database.owner_role, credential.username
         with self._admin.session(resource.server, deadline) as session:
@@ -119,6 +124,7 @@ class PostgresqlEngine:
 
     def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
         """NOLOGIN."""
+        self._admin.expect_time(resource.server, deadline, "block a login")
         with self._admin.session(resource.server, deadline) as session:
             role = read_roles(session, username).get(username)
             if role is not None:
@@ -126,6 +132,7 @@ class PostgresqlEngine:
 
     def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
         """LOGIN again."""
+        self._admin.expect_time(resource.server, deadline, "unblock a login")
         with self._admin.session(resource.server, deadline) as session:
             role = read_roles(session, username).get(username)
             if role is None:
@@ -135,6 +142,7 @@ class PostgresqlEngine:
 
     def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:
         """End the sessions, hand over what it owns, remove it."""
+        self._admin.expect_time(resource.server, deadline, "remove a login")
         name = credential.username
         if name in keep:
             raise Refused(f"{resource.server.name}: {name} is to be kept and removed at once: nothing was done")

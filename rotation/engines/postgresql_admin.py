@@ -99,6 +99,16 @@ class AdminSessions:
 
         return ServerPool(server.name, server.connections, open_connection)
 
+    def expect_time(self, server: Server, deadline: Deadline, what: str) -> None:
+        """Raises `LostClaim` when there is no time left to begin an act."""
+        if self.left(deadline) <= 0:
+            raise LostClaim(f"{server.name}: too late to {what}; nothing was changed")
+
+    def close(self) -> None:
+        """Close the connections that this process does not use just now. It may go on using others."""
+        for key in [key for key in self._pools if key[0] == os.getpid()]:
+            self._pools.pop(key).close()
+
     def note_time(self, server: Server, at: datetime) -> None:
         """The server's clock showed `at` not later than now: the answer has travelled since."""
         read_at = self._clock.monotonic()
@@ -173,8 +183,7 @@ class AdminSession:
             raise sort_error(error, what, self._server.name, sent=True) from None
 
     def _limit(self, what: str) -> datetime:
-        if self.left() <= 0:
-            raise LostClaim(f"{self._server.name}: too late to {what}; nothing was changed")
+        self._sessions.expect_time(self._server, self._deadline, what)
         limit = self._sessions.on_server_clock(self._server, self._deadline)
         if limit is None:
             self.rows("read the clock", sql.SQL("SELECT 1"))

@@ -80,6 +80,13 @@ class ServerPool:
         finally:
             self._give_back(database, connection)
 
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        with self._changed:
+            self._size = 0
+            while self._count_idle():
+                self._close_one()
+
     def _take(self, database: str, time_left: TimeLeft) -> BoundedConnection:
         with self._changed:
             self._close_old()
@@ -120,7 +127,7 @@ class ServerPool:
     def _give_back(self, database: str, connection: BoundedConnection) -> None:
         with self._changed:
             self._busy -= 1
-            if connection.fresh:
+            if self._size and connection.fresh:
                 self._idle[database].append((time.monotonic(), connection))
             else:
                 connection.close()

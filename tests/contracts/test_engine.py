@@ -1,0 +1,484 @@
+"""What every engine promises, held against the one in memory and against real PostgreSQL of each version at hand."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+import pytest
+
+from rotation.errors import LostClaim, Refused, Unavailable
+from rotation.model import (
+    APPLICATION_NAME,
+    Credential,
+    Database,
+    Deadline,
+    Login,
+    Minted,
+    RenderedSecret,
+    Resource,
+    ResourceSpec,
+    ResourceState,
+    Sensitive,
+    Server,
+)
+from tests.fakes.clock import FakeClock
+from tests.fakes.engine import FakeEngine
+from tests.fakes.entropy import FakeEntropy
+from tests.fakes.sealer import FakeSealer
+from tests.postgresql_servers import BINARIES
+from tests.postgresql_tenants import (
+    TEMPLATE,
+    SystemEntropy,
+    as_login,
+    as_superuser,
+    credential_of,
+    engine_for,
+    logs_in,
+    new_tenant,
+    within,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from rotation.ports import Engine, Entropy
+    from worker.sandbox.postgresql import PrivatePostgresql
+
+FOREIGN = Login("Old App-Login", Sensitive("chosen by a person long ago"))
+
+
+TENANTS: WeakKeyDictionary[PrivatePostgresql, Resource] = WeakKeyDictionary()
+
+
+class World(Protocol):
+    """An engine with a database behind it that a test may look at and touch by itself."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def entropy(self) -> Entropy: ...
+    def new_resource(self) -> Resource: ...
+    def add_login(self, resource: Resource, login: Login) -> None: ...
+    def logs_in(self, resource: Resource, login: Login) -> bool: ...
+    def session(self, resource: Resource, login: Login) -> AbstractContextManager[None]: ...
+    def deadline(self) -> Deadline: ...
+    def late(self) -> Deadline: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.entropy = FakeEntropy()
+        self.engine = FakeEngine(FakeSealer(), self.clock)
+        self._count = 0
+
+    def new_resource(self) -> Resource:
+        self._count += 1
+        name = f"tenant{self._count}"
+        database = Database("pg", name, f"{name}_owner", name)
+        spec = ResourceSpec("icfg_1", name, "postgres", "postgresql", owns_all_secrets=True, database=database, secrets=(TEMPLATE,))
+        return Resource(name, ResourceState.ACTIVE, 1, spec, Server("pg", "postgresql", "db.example.com", 5432))
+
+    def add_login(self, resource: Resource, login: Login) -> None:
+        self.engine.add_login("pg", login.username, login.password.reveal())
+
+    def logs_in(self, resource: Resource, login: Login) -> bool:
+        return self.engine.logs_in(login.username, login.password.reveal())
+
+    @contextmanager
+    def session(self, resource: Resource, login: Login) -> Iterator[None]:
+        self.engine.open_session("pg", login.username, client="127.0.0.1")
+        yield
+        self.engine.close_sessions("pg", login.username)
+
+    def deadline(self) -> Deadline:
+        return Deadline(self.clock.monotonic() + 20)
+
+    def late(self) -> Deadline:
+        deadline = self.deadline()
+        self.clock.advance(timedelta(seconds=21))
+        return deadline
+
+
+class RealWorld:
+    def __init__(self, server: PrivatePostgresql) -> None:
+        self.server = server
+        self.entropy = SystemEntropy()
+        self.engine = engine_for(server)
+
+    def new_resource(self) -> Resource:
+        """One database for all tests of a server: each makes logins of its own in it."""
+        return TENANTS.get(self.server) or TENANTS.setdefault(self.server, new_tenant(self.server))
+
+    def add_login(self, resource: Resource, login: Login) -> None:
+        as_superuser(
+            self.server,
+            f'DROP ROLE IF EXISTS "{login.username}"',
+            f"CREATE ROLE \"{login.username}\" LOGIN PASSWORD '{login.password.reveal()}'",
+            f'GRANT "{login.username}" TO rollover_admin WITH ADMIN OPTION',
+        )
+
+    def logs_in(self, resource: Resource, login: Login) -> bool:
+        return logs_in(self.server, resource.spec.database.name, login.username, login.password.reveal())
+
+    @contextmanager
+    def session(self, resource: Resource, login: Login) -> Iterator[None]:
+        with as_login(self.server, resource.spec.database.name, login):
+            yield
+
+    def deadline(self) -> Deadline:
+        return within()
+
+    def late(self) -> Deadline:
+        return Deadline(time.monotonic() - 0.001)
+
+
+@pytest.fixture(params=["fake", *sorted(BINARIES)])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    real = RealWorld(request.getfixturevalue("postgresql_versions")[request.param])
+    yield real
+    real.engine.close()
+
+
+def admitted(world: World, resource: Resource, generation: int, like: str | None = None) -> tuple[Credential, Minted, Login]:
+    minted = world.engine.mint(resource, generation, world.entropy)
+    credential = credential_of(resource, minted, generation)
+    world.engine.admit(resource, credential, minted.verifier, like, world.deadline())
+    return credential, minted, Login(minted.username, minted.password)
+
+
+def url(resource: Resource, login: Login, *, host: str = "", port: int = 0, database: str = "") -> RenderedSecret:
+    place = f"{host or resource.server.host}:{port or resource.server.port}/{database or resource.spec.database.name}"
+    return RenderedSecret("DATABASE_URL", Sensitive(f"postgresql://{login.username}:{login.password.reveal()}@{place}"))
+
+
+def test_minting_needs_no_database_and_never_makes_a_name_twice(world: World) -> None:
+    resource = world.new_resource()
+
+    made = [world.engine.mint(resource, 3, world.entropy) for _ in range(50)]
+
+    assert len({one.username for one in made}) == 50
+    assert len({one.password.reveal() for one in made}) == 50
+    for one in made:
+        assert one.username.startswith(f"{resource.spec.database.login_prefix}_g3_")
+        assert len(one.username) <= 63
+        assert len(one.password) == resource.spec.password_length
+        assert one.password.reveal().isalnum()
+        assert one.password.reveal() not in one.verifier.reveal()
+
+
+def test_a_password_is_as_long_as_the_policy_says_and_never_shorter_than_safe(world: World) -> None:
+    resource = world.new_resource()
+    longer = replace(resource, spec=replace(resource.spec, password_length=64))
+    shorter = replace(resource, spec=replace(resource.spec, password_length=31))
+
+    assert len(world.engine.mint(longer, 1, world.entropy).password) == 64
+    with pytest.raises(Refused):
+        world.engine.mint(shorter, 1, world.entropy)
+
+
+def test_a_prefix_that_would_need_quoting_is_refused(world: World) -> None:
+    resource = world.new_resource()
+    for prefix in ("Orders", "1st", "a-b", "x" * 41, ""):
+        bad = replace(resource, spec=replace(resource.spec, database=replace(resource.spec.database, login_prefix=prefix)))
+        with pytest.raises(Refused):
+            world.engine.mint(bad, 1, world.entropy)
+
+
+def test_an_admitted_login_gets_in_with_the_password_behind_its_verifier(world: World) -> None:
+    resource = world.new_resource()
+    _, minted, login = admitted(world, resource, 1)
+
+    assert world.logs_in(resource, login)
+    assert not world.logs_in(resource, Login(minted.username, Sensitive("x" * 32)))
+
+
+def test_admitting_twice_is_admitting_once(world: World) -> None:
+    resource = world.new_resource()
+    credential, minted, login = admitted(world, resource, 1)
+
+    world.engine.admit(resource, credential, minted.verifier, None, world.deadline())
+
+    assert world.logs_in(resource, login)
+    assert [one.credential_id for one in world.engine.list_logins(resource.server, world.deadline())].count(credential.id) == 1
+
+
+def test_admitting_again_heals_a_login_that_was_lost_or_blocked(world: World) -> None:
+    resource = world.new_resource()
+    credential, minted, login = admitted(world, resource, 1)
+
+    world.engine.block(resource, login.username, world.deadline())
+    world.engine.admit(resource, credential, minted.verifier, None, world.deadline())
+    assert world.logs_in(resource, login)
+
+    world.engine.withdraw(resource, credential, (), world.deadline())
+    world.engine.admit(resource, credential, minted.verifier, None, world.deadline())
+    assert world.logs_in(resource, login)
+
+
+def test_both_generations_get_in_and_the_new_one_is_like_the_old(world: World) -> None:
+    resource = world.new_resource()
+    _, _, old = admitted(world, resource, 1)
+    _, _, new = admitted(world, resource, 2, like=old.username)
+
+    assert world.logs_in(resource, old)
+    assert world.logs_in(resource, new)
+    assert world.engine.parity(resource, new.username, old.username, world.deadline()) == ()
+
+
+def test_parity_with_a_login_that_does_not_exist_is_a_fault(world: World) -> None:
+    resource = world.new_resource()
+    _, _, login = admitted(world, resource, 1)
+
+    assert world.engine.parity(resource, login.username, "nobody", world.deadline())
+    assert world.engine.parity(resource, "nobody", login.username, world.deadline())
+
+
+def test_somebody_elses_login_of_that_name_is_a_clash_and_left_alone(world: World) -> None:
+    resource = world.new_resource()
+    minted = world.engine.mint(resource, 1, world.entropy)
+    theirs = Login(minted.username, Sensitive("theirs, not ours"))
+    world.add_login(resource, theirs)
+    credential = credential_of(resource, minted, 1)
+
+    with pytest.raises(Refused):
+        world.engine.admit(resource, credential, minted.verifier, None, world.deadline())
+    with pytest.raises(Refused):
+        world.engine.withdraw(resource, credential, (), world.deadline())
+
+    assert world.logs_in(resource, theirs)
+
+
+def test_a_login_of_another_credential_is_a_clash_and_left_alone(world: World) -> None:
+    resource = world.new_resource()
+    _, minted, login = admitted(world, resource, 1)
+    other = credential_of(resource, minted, 1, credential_id="another credential")
+
+    with pytest.raises(Refused):
+        world.engine.admit(resource, other, minted.verifier, None, world.deadline())
+    with pytest.raises(Refused):
+        world.engine.withdraw(resource, other, (), world.deadline())
+
+    assert world.logs_in(resource, login)
+
+
+def test_what_will_be_pushed_is_logged_in_with(world: World) -> None:
+    resource = world.new_resource()
+    _, _, login = admitted(world, resource, 1)
+
+    world.engine.check(resource, login, (url(resource, login),), world.deadline())
+    world.engine.check(resource, login, (), world.deadline())
+
+
+def test_a_login_that_is_refused_fails_the_check(world: World) -> None:
+    resource = world.new_resource()
+    _, minted, _ = admitted(world, resource, 1)
+    wrong = Login(minted.username, Sensitive("x" * 32))
+
+    with pytest.raises(Refused):
+        world.engine.check(resource, wrong, (url(resource, wrong),), world.deadline())
+
+
+def test_a_url_that_names_another_place_or_login_fails_the_check(world: World) -> None:
+    resource = world.new_resource()
+    _, _, login = admitted(world, resource, 1)
+    other = Login("somebody_else", login.password)
+
+    for wrong in (
+        url(resource, login, host="evil.example.com"),
+        url(resource, login, port=1),
+        url(resource, login, database="another"),
+        url(resource, other),
+        url(resource, Login(login.username, Sensitive("x" * 32))),
+    ):
+        with pytest.raises(Refused):
+            world.engine.check(resource, login, (wrong,), world.deadline())
+
+
+def test_blocking_shuts_the_door_and_unblocking_opens_it(world: World) -> None:
+    resource = world.new_resource()
+    _, _, login = admitted(world, resource, 1)
+
+    for _ in range(2):
+        world.engine.block(resource, login.username, world.deadline())
+        assert not world.logs_in(resource, login)
+    for _ in range(2):
+        world.engine.unblock(resource, login.username, world.deadline())
+        assert world.logs_in(resource, login)
+
+
+def test_a_login_that_is_absent_counts_as_blocked_but_cannot_be_unblocked(world: World) -> None:
+    resource = world.new_resource()
+
+    world.engine.block(resource, "nobody", world.deadline())
+    with pytest.raises(Refused):
+        world.engine.unblock(resource, "nobody", world.deadline())
+
+
+def test_open_sessions_go_on_while_blocked_and_end_with_the_login(world: World) -> None:
+    resource = world.new_resource()
+    credential, _, login = admitted(world, resource, 1)
+
+    with world.session(resource, login):
+        world.engine.block(resource, login.username, world.deadline())
+        assert login.username in {one.username for one in world.engine.usage(resource.server, world.deadline())}
+        world.engine.withdraw(resource, credential, (), world.deadline())
+        assert login.username not in {one.username for one in world.engine.usage(resource.server, world.deadline())}
+    assert not world.logs_in(resource, login)
+
+
+def test_withdrawing_twice_is_withdrawing_once_and_leaves_the_others(world: World) -> None:
+    resource = world.new_resource()
+    old_credential, _, old = admitted(world, resource, 1)
+    _, _, new = admitted(world, resource, 2, like=old.username)
+
+    for _ in range(2):
+        world.engine.withdraw(resource, old_credential, (new.username,), world.deadline())
+
+    assert not world.logs_in(resource, old)
+    assert world.logs_in(resource, new)
+
+
+def test_an_adopted_login_is_removed_without_a_mark(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+    world.engine.adopt(resource, FOREIGN.username, world.deadline(), dry_run=False)
+    credential = credential_of(resource, FOREIGN, 1, adopted=True)
+
+    world.engine.withdraw(resource, credential, (), world.deadline())
+
+    assert not world.logs_in(resource, FOREIGN)
+
+
+def test_an_adopted_login_hands_on_what_it_may_do(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+
+    planned = world.engine.adopt(resource, FOREIGN.username, world.deadline(), dry_run=True)
+    assert planned
+    assert world.engine.adopt(resource, FOREIGN.username, world.deadline(), dry_run=False) == planned
+    assert world.engine.adopt(resource, FOREIGN.username, world.deadline(), dry_run=False) == ()
+
+    _, _, new = admitted(world, resource, 2, like=FOREIGN.username)
+    assert world.engine.parity(resource, new.username, FOREIGN.username, world.deadline()) == ()
+    assert world.logs_in(resource, FOREIGN)
+
+
+def test_before_adoption_nothing_is_on_a_par_with_a_foreign_login(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+    _, _, new = admitted(world, resource, 2, like=FOREIGN.username)
+
+    assert world.engine.parity(resource, new.username, FOREIGN.username, world.deadline())
+
+
+def test_a_removed_login_is_proved_dead(world: World) -> None:
+    resource = world.new_resource()
+    credential, _, old = admitted(world, resource, 1)
+    _, _, new = admitted(world, resource, 2, like=old.username)
+    world.engine.withdraw(resource, credential, (new.username,), world.deadline())
+
+    world.engine.prove_refused(resource, old, new, world.deadline())
+    world.engine.prove_refused(resource, old, None, world.deadline())
+
+
+def test_a_blocked_login_without_sessions_is_proved_dead(world: World) -> None:
+    resource = world.new_resource()
+    _, _, old = admitted(world, resource, 1)
+    _, _, new = admitted(world, resource, 2, like=old.username)
+    world.engine.block(resource, old.username, world.deadline())
+
+    world.engine.prove_refused(resource, old, new, world.deadline())
+
+
+def test_a_login_that_still_gets_in_is_not_proved_dead(world: World) -> None:
+    resource = world.new_resource()
+    _, _, old = admitted(world, resource, 1)
+    _, _, new = admitted(world, resource, 2, like=old.username)
+
+    with pytest.raises(Refused):
+        world.engine.prove_refused(resource, old, new, world.deadline())
+    # With another password it is refused, and still alive.
+    with pytest.raises(Refused):
+        world.engine.prove_refused(resource, Login(old.username, Sensitive("x" * 32)), new, world.deadline())
+
+
+def test_nothing_is_proved_while_a_session_is_left(world: World) -> None:
+    resource = world.new_resource()
+    _, _, old = admitted(world, resource, 1)
+    _, _, new = admitted(world, resource, 2, like=old.username)
+
+    with world.session(resource, old):
+        world.engine.block(resource, old.username, world.deadline())
+        with pytest.raises(Unavailable):
+            world.engine.prove_refused(resource, old, new, world.deadline())
+
+
+def test_nothing_is_proved_when_the_control_is_refused_too(world: World) -> None:
+    resource = world.new_resource()
+    credential, _, old = admitted(world, resource, 1)
+    world.engine.withdraw(resource, credential, (), world.deadline())
+
+    with pytest.raises(Unavailable):
+        world.engine.prove_refused(resource, old, Login("nobody", Sensitive("x" * 32)), world.deadline())
+
+
+def test_use_shows_who_from_where_how_often_and_since_when_and_leaves_us_out(world: World) -> None:
+    resource = world.new_resource()
+    _, _, login = admitted(world, resource, 1)
+
+    with world.session(resource, login), world.session(resource, login):
+        seen = world.engine.usage(resource.server, world.deadline())
+
+    (mine,) = [one for one in seen if one.username == login.username]
+    assert (mine.client, mine.application, mine.count) == ("127.0.0.1", "app", 2)
+    assert mine.oldest_at.tzinfo is not None
+    assert all(one.application != APPLICATION_NAME for one in seen)
+
+
+def test_marked_logins_are_listed_and_others_are_not(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+    credential, _, login = admitted(world, resource, 1)
+    world.engine.block(resource, login.username, world.deadline())
+
+    listed = {one.username: one for one in world.engine.list_logins(resource.server, world.deadline())}
+
+    assert listed[login.username].credential_id == credential.id
+    assert not listed[login.username].can_log_in
+    assert FOREIGN.username not in listed
+
+
+def test_a_late_act_changes_nothing(world: World) -> None:
+    resource = world.new_resource()
+    minted = world.engine.mint(resource, 2, world.entropy)
+    credential, _, login = admitted(world, resource, 1)
+    new = credential_of(resource, minted, 2)
+
+    with pytest.raises(LostClaim):
+        world.engine.admit(resource, new, minted.verifier, None, world.late())
+    with pytest.raises(LostClaim):
+        world.engine.block(resource, login.username, world.late())
+    with pytest.raises(LostClaim):
+        world.engine.withdraw(resource, credential, (), world.late())
+
+    assert not world.logs_in(resource, Login(minted.username, minted.password))
+    assert world.logs_in(resource, login)
+
+
+def test_a_resource_without_faults_is_ready(world: World) -> None:
+    assert world.engine.preflight(world.new_resource(), world.deadline()) == ()
+
+
+def test_it_says_what_it_can_do(world: World) -> None:
+    assert world.engine.capabilities.can_block
+    assert world.engine.capabilities.most_generations is None
