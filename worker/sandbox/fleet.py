@@ -101,15 +101,26 @@ def server(postgresql: PrivatePostgresql, admin_url_file: Path) -> Server:
 
 def settle(postgresql: PrivatePostgresql, fleet: Sequence[Tenant], entropy: Entropy, admin_url_file: Path) -> None:
     """Make the admin, and each tenant's database, group and login; write the admin's URL into the file, mode 0600."""
+    make_admin(postgresql, entropy, admin_url_file)
+    add_tenants(postgresql, fleet)
+
+
+def make_admin(postgresql: PrivatePostgresql, entropy: Entropy, admin_url_file: Path) -> None:
+    """Make the admin of the server, once, and write its URL into the file, mode 0600."""
     admin = Login(ADMIN, new_password(SHORTEST_PASSWORD, entropy))
     with psycopg.connect(postgresql.superuser_url(), autocommit=True) as connection:
         _make_admin(connection, admin)
+    admin_url_file.touch(mode=0o600)
+    admin_url_file.write_text(_url(admin, postgresql, "postgres"))
+
+
+def add_tenants(postgresql: PrivatePostgresql, fleet: Sequence[Tenant]) -> None:
+    """Make each tenant's database, group and login, on a server that has its admin."""
+    with psycopg.connect(postgresql.superuser_url(), autocommit=True) as connection:
         for tenant in fleet:
             _make_tenant(connection, tenant)
     for tenant in fleet:
         _make_table(postgresql, tenant)
-    admin_url_file.touch(mode=0o600)
-    admin_url_file.write_text(_url(admin, postgresql, "postgres"))
 
 
 def first_push(world: World, fleet: Sequence[Tenant], postgresql: PrivatePostgresql, token: Sensitive) -> None:
