@@ -96,9 +96,13 @@ class Reading:
             yield Fault(f"{fault.field} (line {line})" if line else fault.field, fault.problem, fault.advice)
 
     def stop_if_wrong(self) -> None:
-        """Raises `Invalid` with all faults, in the order of the file."""
+        """Raises `Invalid` with all faults."""
         if self.faults:
-            raise Invalid(sorted(self.faults, key=_line))
+            raise self.refusal()
+
+    def refusal(self) -> Invalid:
+        """All faults, in the order of the file."""
+        return Invalid(sorted(self.faults, key=_line))
 
 
 def text_of(path: pathlib.Path) -> str:
@@ -145,8 +149,7 @@ def checked(document: type[Document], reading: Reading) -> Document:
                 reading.extend([_fault(document, path, one)])
                 reading.broken.add(path)
                 _mend(reading.data, path, known=one["type"] != "extra_forbidden")
-    reading.stop_if_wrong()
-    raise Invalid([Fault("file", "cannot be understood")])
+    raise reading.refusal()
 
 
 def _mend(data: Any, path: Path, *, known: bool) -> None:  # noqa: ANN401  # whatever TOML holds

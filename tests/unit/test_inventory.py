@@ -345,6 +345,11 @@ def test_an_endpoint_has_a_name_that_templates_can_use(name: str) -> None:
     assert all(field.isprintable() for field in found)
 
 
+def test_an_endpoint_called_as_the_pages_call_it_is_still_a_fault() -> None:
+    found = resource_faults(f'{TOP}{DATABASE}[database."[NAME]"]\nhost = 3\n{SECRETS}')
+    assert "database.host (line 6)" in found
+
+
 def test_a_mistyped_key_beside_endpoints_is_not_taken_for_one() -> None:
     found = resource_faults(TOP + DATABASE.replace("owner_role", "owner_rol") + SECRETS)
     assert found["database.owner_rol (line 9)"].advice == "did you mean owner_role?"

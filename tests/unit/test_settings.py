@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rotation.errors import Fault, Invalid
 from rotation.model import PushBy, Sensitive
-from worker.addresses import BROKERS
+from worker.addresses import BROKERS, masked_address
 from worker.settings import SECRETS, LogFormat, LogLevel, Settings, load
 
 if TYPE_CHECKING:
@@ -339,6 +339,18 @@ def test_the_effective_settings_name_their_source_and_hide_secrets(tmp_path: Pat
     assert rows["ROLLOVER_ALLOW_PRIVATE_HOSTS"] == ("false", "default")
     assert rows["ROLLOVER_VERCEL_TOKEN_URL"] == ("", "default")
     assert len(rows) == len(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (f"redis://{CANARY}@[::1]:6379/0?x={CANARY}", "redis://[hidden]@[::1]:6379/0"),
+        (f"redis://:{CANARY}/@h", "[hidden]"),
+        (CANARY, "[hidden]"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> None:
+    assert masked_address(address) == shown
 
 
 def test_the_secrets_that_were_set_are_given_to_the_redactor() -> None:
