@@ -35,15 +35,20 @@ def sqlite_url(directory: Path) -> str:
     return f"sqlite:///{directory / 'store.db'}"
 
 
+def new_database(server: PrivatePostgresql, name: str) -> URL:
+    """An empty database on the test server."""
+    url = make_url(server.superuser_url()).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.set(database=name)
+
+
 @pytest.fixture(scope="session")
 def postgresql_store_url(postgresql: PrivatePostgresql) -> URL:
     """A migrated database of our own on the test server."""
-    url = make_url(postgresql.superuser_url()).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text("CREATE DATABASE rollover_store"))
-    engine.dispose()
-    url = url.set(database="rollover_store")
+    url = new_database(postgresql, "rollover_store")
     migrate(url)
     return url
 

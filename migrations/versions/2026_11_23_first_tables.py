@@ -69,7 +69,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("sealed_token", sa.LargeBinary(), nullable=True),
         sa.Column("parked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("parked_reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("parked_reason", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_installations")),
     )
     op.create_index(
@@ -105,8 +105,8 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("next_rotation_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("schedule_reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("schedule_reason", sa.Text(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("registered_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["installation_id"], ["installations.id"], name=op.f("fk_resources_installation_id")),
@@ -175,7 +175,7 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=False),
         sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("fence", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("hinted_until", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["resource_id"], ["resources.id"], name=op.f("fk_credentials_resource_id")),
@@ -252,7 +252,7 @@ def upgrade() -> None:
         sa.Column("advice", sa.Text(), nullable=False),
         sa.Column("reserved_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("missing_since", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("fence", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("hinted_until", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(

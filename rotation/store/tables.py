@@ -96,7 +96,7 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
 def _claim_columns() -> tuple[Column[int], Column[datetime], Column[datetime]]:
     """Who holds a row: the fence grows with every claim; hinted is sent to a queue and not to be sent again for a while."""
     return (
-        Column("fence", BigInteger, nullable=False, server_default=text("0")),
+        Column("fence", BigInteger, nullable=False),
         Column("claimed_until", UtcTime),
         Column("hinted_until", UtcTime),
     )
@@ -108,7 +108,7 @@ installations = Table(
     Column("id", Text, primary_key=True),
     Column("sealed_token", LargeBinary),
     Column("parked_at", UtcTime),
-    Column("parked_reason", Text, nullable=False, server_default=""),
+    Column("parked_reason", Text, nullable=False),
     _partial("ix_installations_parked_at", "parked_at", where="parked_at IS NOT NULL"),
 )
 
@@ -139,8 +139,8 @@ resources = Table(
     Column("state", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("next_rotation_at", UtcTime),
-    Column("schedule_reason", Text, nullable=False, server_default=""),
-    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("schedule_reason", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
     Column("completed_at", UtcTime),
     Column("registered_at", UtcTime, nullable=False),
     Index("ix_resources_server", "server"),
