@@ -98,4 +98,4 @@ def _configure(sender: Celery, **_: object) -> None:
 def _log_as_we_do(**_: object) -> None:
     """Celery's own lines go through our logs, in one shape and redacted."""
     settings = load(os.environ)
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, settings.secrets())

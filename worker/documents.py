@@ -189,9 +189,12 @@ class PolicyDocument(Document):
         default=None,
         description="The hours in which a scheduled rotation may begin, such as `01:00-05:00`; `22:00-02:00` goes over midnight.",
     )
-    jitter: Duration = Field(
-        default=timedelta(0),
-        description="How far a fleet is spread: each resource is later by a share of this, always the same.",
+    jitter: Duration | None = Field(
+        default=None,
+        description=(
+            "How far a fleet is spread: each resource is later by a share of this, always the same. Default: a tenth of `every`, at "
+            "most `6h`; nothing with `cron`."
+        ),
     )
     grace: Duration = Field(
         default=timedelta(hours=24), description="How long the old login works after a rotation by schedule or by hand."

@@ -33,6 +33,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _READABLE_BY_OTHERS = 0o077
 
 
+LONGEST_DEFAULT_JITTER = timedelta(hours=6)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What a file is held against: the engines and template sets that there are, and the settings that fill in for what it does not say."""
@@ -203,6 +206,8 @@ def _policy(document: PolicyDocument, rules: Rules) -> Policy:
     values = {name: getattr(document, name) for name in type(document).model_fields}
     if values["grace_vercel"] is None:
         values["grace_vercel"] = rules.grace_vercel
+    if values["jitter"] is None:  # a fleet that is imported in one day must not rotate in one minute
+        values["jitter"] = timedelta(0) if document.every is None else min(document.every / 10, LONGEST_DEFAULT_JITTER)
     return Policy(**values)
 
 

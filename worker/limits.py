@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 if TYPE_CHECKING:
     from rotation.model import Sensitive
-    from rotation.ports import Clock
+    from rotation.ports import Clock, Limiter
 
 LIMITER_LOST = "shared_limiter_lost"
 
@@ -39,6 +39,9 @@ BREAK = timedelta(seconds=5)
 """How long Redis is left alone after it failed, so that a dead one does not cost a time-out with each call."""
 
 MICROSECOND = timedelta(microseconds=1)
+
+INTEGRATION = "integration"
+"""The one scope of a limit that is not divided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,21 @@ class RedisLimiter:
     def _leave_alone(self, error: redis.RedisError) -> None:
         log.warning(LIMITER_LOST, error=type(error).__name__, then="this worker takes its own share of the limit")
         self._left_alone_until = self._clock.monotonic() + BREAK.total_seconds()
+
+
+class Undivided:
+    """One bucket for all scopes: Vercel counts the pushes of the whole integration."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def reserve(self, _scope: str, *, urgent: bool) -> datetime | None:
+        """As the port says."""
+        return self._limiter.reserve(INTEGRATION, urgent=urgent)
+
+    def learn(self, _scope: str, *, blocked_until: datetime) -> None:
+        """As the port says."""
+        self._limiter.learn(INTEGRATION, blocked_until=blocked_until)
 
 
 def connect(url: Sensitive, *, timeout: timedelta = REDIS_TIMEOUT) -> redis.Redis:

@@ -18,8 +18,9 @@ from rotation.store.sql import SqlStore
 from rotation.vercel.client import VercelSettings, VercelSink
 from rotation.vercel.exchange import HttpClient
 from rotation.vercel.tokens import ClientCredentials, ClientCredentialsSettings, StoredTokens
-from worker.limits import LocalLimiter, RateLimit, RedisLimiter, connect
+from worker.limits import LocalLimiter, RateLimit, RedisLimiter, Undivided, connect
 from worker.machine import MachineClock, MachineEntropy
+from worker.settings import RateScope
 
 if TYPE_CHECKING:
     from rotation.model import Server
@@ -83,6 +84,11 @@ def _tokens(settings: Settings, sealer: Sealer, http: HttpClient, clock: Clock) 
 
 
 def _limiter(settings: Settings, clock: Clock) -> Limiter:
+    limiter = _buckets(settings, clock)
+    return Undivided(limiter) if settings.vercel_rate_scope is RateScope.INTEGRATION else limiter
+
+
+def _buckets(settings: Settings, clock: Clock) -> Limiter:
     """Shared by all workers where the broker can hold it, else a careful share for each of a few processes of one machine."""
     limit = RateLimit(settings.vercel_rate_per_minute)
     broker = settings.broker_url

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.limiter import FakeLimiter
-from worker.limits import LocalLimiter, RateLimit, RedisLimiter, connect
+from worker.limits import LocalLimiter, RateLimit, RedisLimiter, Undivided, connect
 from worker.machine import MachineClock
 
 if TYPE_CHECKING:
@@ -126,3 +126,14 @@ def test_a_block_without_end_ends_after_an_hour(real_limiter: Subject) -> None:
     real_limiter.limiter.learn(SCOPE, blocked_until=begin + 1000 * HOUR)
     place = real_limiter.places(1)[0]
     assert begin + HOUR - MOMENT <= place <= begin + HOUR + timedelta(seconds=5)
+
+
+def test_an_undivided_limit_counts_all_scopes_together() -> None:
+    clock = FakeClock()
+    limiter = Undivided(LocalLimiter(clock, RateLimit(60, at_once=0.02)))
+    assert limiter.reserve("icfg_1", urgent=False) is None
+    assert limiter.reserve("icfg_2", urgent=False) is not None
+    limiter.learn("icfg_3", blocked_until=clock.now() + timedelta(minutes=5))
+    later = limiter.reserve("icfg_4", urgent=True)
+    assert later is not None
+    assert later >= clock.now() + timedelta(minutes=5)
