@@ -116,6 +116,19 @@ def test_what_a_file_does_not_say_is_filled_in() -> None:
     assert spec.policy.grace_vercel == timedelta(hours=1)
 
 
+@pytest.mark.parametrize(
+    ("line", "jitter"),
+    [
+        ('every = "10d"', timedelta(hours=6)),
+        ('every = "10h"', timedelta(hours=1)),
+        ('cron = "0 3 * * SUN"', timedelta(0)),
+        ("", timedelta(0)),
+    ],
+)
+def test_a_fleet_is_spread_unless_its_files_say_otherwise(line: str, jitter: timedelta) -> None:
+    assert resource(f"{TOP}{DATABASE}[policy]\n{line}\n{SECRETS}").spec.policy.jitter == jitter
+
+
 def test_settings_fill_in_for_what_a_file_does_not_say() -> None:
     spec = resource(TOP + DATABASE + SECRETS, Rules(push_by=PushBy.PRODUCT, grace_vercel=timedelta(hours=3))).spec
     assert spec.push_by is PushBy.PRODUCT
