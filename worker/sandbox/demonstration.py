@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotation.errors import RolloverError
+from rotation.model import Sensitive
+from worker.sandbox.postgresql import find_binaries
 from worker.sandbox.vercel import SandboxVercel
 from worker.supervisor import Inbox
 from worker.variables import PREFIX
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 20.0
 SHOWN_OF_LOG = 800
+POSTGRESQL_BIN = "SANDBOX_POSTGRESQL_BIN"
 
 QUICK = {
     "TICK_SECONDS": "1",
@@ -59,7 +62,8 @@ class Up:
     """`rollover up` as a child, with our settings and a log file."""
 
     def __init__(self, directory: Path, vercel_url: str) -> None:
-        self.environment = _environment(directory / "rollover", vercel_url)
+        self._data_dir = directory / "rollover"
+        self.environment = _environment(self._data_dir, vercel_url)
         self._log = directory / "rollover.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,6 +87,13 @@ class Up:
             raise DemoFailed(f"`rollover up` does not run: {self._log.read_text(errors='replace').strip()[-SHOWN_OF_LOG:]}")
         return self._process.pid
 
+    def broker_url(self) -> Sensitive | None:
+        """Where its broker is, once it has one."""
+        try:
+            return Sensitive((self._data_dir / "run" / "broker.url").read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return None
+
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
@@ -98,6 +109,7 @@ def demonstrate(plan: Plan, show: Callable[[Board], None]) -> Summary:
 
     `show` is called twice a second. Raises `DemoFailed`, and `ServerFailed` where there is no PostgreSQL to be had.
     """
+    find_binaries(_postgresql_programs())
     with (
         Inbox() as inbox,
         tempfile.TemporaryDirectory(prefix="rollover-demo-") as directory,
@@ -113,8 +125,14 @@ def demonstrate(plan: Plan, show: Callable[[Board], None]) -> Summary:
         return scene.take_stock(stage, elapsed)
 
 
+def _postgresql_programs() -> Path | None:
+    """The directory of PostgreSQL's programs, where the caller's setting names one."""
+    given = os.environ.get(PREFIX + POSTGRESQL_BIN)
+    return Path(given) if given else None
+
+
 def _environment(data_dir: Path, vercel_url: str) -> Mapping[str, str]:
     """Our settings instead of the caller's: a demo must not touch anybody's store."""
     ours = {"DATA_DIR": str(data_dir), "VERCEL_API_URL": vercel_url, **QUICK}
-    foreign = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    foreign = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name == PREFIX + POSTGRESQL_BIN}
     return {**foreign, **{PREFIX + name: value for name, value in ours.items()}, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from celery import Celery
 
 from rotation import requests
 from rotation.errors import Unavailable
 from rotation.model import Deadline, Event, Installation, SealContext, Sensitive, Trigger
-from rotation.store.sql import SqlStore
 from worker.machine import MachineEntropy
 from worker.sandbox import fleet, stocktaking
 from worker.sandbox.customers import Customer
@@ -32,15 +33,18 @@ if TYPE_CHECKING:
 
     from rotation.model import KnownLogin, Resource
     from rotation.ports import Ports
+    from rotation.store.sql import SqlStore
     from worker.sandbox.demonstration import Plan, Up
     from worker.sandbox.vercel_world import World
+    from worker.settings import Settings
     from worker.supervisor import Inbox
 
 ACTOR = "demo"
 LOOK_SECONDS = 0.5
 FIRST_ROTATIONS_WITHIN = 4.0
 """Seconds from the registration in which each resource is rotated for the first time, one after another."""
-START_SECONDS = 60.0
+START_SECONDS = 90.0
+ANSWER_SECONDS = 0.5
 
 FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 """The customers' data end with the demo."""
@@ -74,17 +78,18 @@ def set_up(plan: Plan, directory: Path, vercel: World, up: Up, world: ExitStack)
     """
     entropy, admin_url_file = MachineEntropy(), directory / "admin.url"
     settings = load(up.environment)
-    postgresql = world.enter_context(PrivatePostgresql(directory / "postgresql", settings=FORGETFUL))
+    postgresql = world.enter_context(_server(directory / "postgresql", settings))
     token = Sensitive(secrets.token_urlsafe(24))
     tenants = fleet.tenants(plan.resources, entropy)
     fleet.settle(postgresql, tenants, entropy, admin_url_file)
     fleet.first_push(vercel, tenants, postgresql, token)
     ports = wire(settings)
-    store = _store(ports)
+    store = cast("SqlStore", ports.store)  # it does what an operator needs, beside what a rotation needs
     _await_tables(store, up)
     sealed = ports.sealer.seal(token, SealContext(fleet.INSTALLATION, "", "", "token"))
     store.add_installation(Installation(fleet.INSTALLATION, sealed), Event("installation_added", ACTOR))
     store.add_server(fleet.server(postgresql, admin_url_file), Event("server_added", ACTOR))
+    _await_worker(up)
     resources = {
         one.name: requests.register(fleet.spec(one, every=plan.every, grace=plan.grace), one.login, ACTOR, ports) for one in tenants
     }
@@ -135,21 +140,33 @@ def _customer(tenant: fleet.Tenant, vercel: World, grace: timedelta) -> Customer
     return Customer(tenant.name, environment, grace, random.Random())  # noqa: S311 - a team's habits are no secret
 
 
-def _store(ports: Ports) -> SqlStore:
-    """The store with what an operator may do beside what a rotation needs."""
-    if not isinstance(ports.store, SqlStore):
-        raise TypeError("the wiring has another store than the one on SQLAlchemy")
-    return ports.store
+def _server(directory: Path, settings: Settings) -> PrivatePostgresql:
+    return PrivatePostgresql(directory, bin_directory=settings.sandbox_postgresql_bin, settings=FORGETFUL)
 
 
 def _await_tables(store: SqlStore, up: Up) -> None:
     """Until `rollover up` has made them. Raises `DemoFailed` when it ended instead."""
     until = time.monotonic() + START_SECONDS
     while not _has_tables(store):
-        pid = up.pid
-        if time.monotonic() > until:
-            raise Unavailable(f"`rollover up` (process {pid}) has made no tables in {START_SECONDS:.0f} seconds")
+        _give_up(up, until)
         time.sleep(0.05)
+
+
+def _await_worker(up: Up) -> None:
+    """Until one answers: on a busy machine their start takes long, and the time of the demo is for rotations."""
+    until = time.monotonic() + START_SECONDS
+    while (url := up.broker_url()) is None:
+        _give_up(up, until)
+        time.sleep(0.05)
+    with Celery(ACTOR, broker=url.reveal(), set_as_current=False) as app:
+        while not app.control.ping(timeout=ANSWER_SECONDS, limit=1):
+            _give_up(up, until)
+
+
+def _give_up(up: Up, until: float) -> None:
+    pid = up.pid
+    if time.monotonic() > until:
+        raise Unavailable(f"`rollover up` (process {pid}) was not ready after {START_SECONDS:.0f} seconds: is this machine very busy?")
 
 
 def _has_tables(store: SqlStore) -> bool:

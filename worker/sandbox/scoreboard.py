@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rotation.model import PushBy
 
-ROTATES_WITHIN = timedelta(seconds=15)
+ROTATES_WITHIN = timedelta(seconds=10)
 """A run that is longer than this has no excuse for showing no rotation."""
 
 
