@@ -143,7 +143,7 @@ def credential_of(
     resource: Resource, minted: Minted | Login, generation: int, *, adopted: bool = False, credential_id: str = ""
 ) -> Credential:
     return Credential(
-        credential_id or f"{resource.id} {generation}",
+        credential_id or f"credential of {minted.username}",
         resource.id,
         generation,
         minted.username,

@@ -1,7 +1,9 @@
 """Adopting the login that is in use now: what it owns becomes the owner group's, while its applications go on working.
 
-The order is what keeps them working, ALTER TABLE included. First the login becomes a member of the owner and acts as it, committed;
-then, database by database, its objects change hands. REASSIGN OWNED alone would make the old application fail at once.
+The order is what keeps them working, ALTER TABLE included. First the login becomes a member of the owner, committed: from then on it may
+work with what the owner owns. Then its objects change hands, database by database, the resource's own last; and in that last transaction
+the login begins to act as the owner, since a session that did so earlier would not be let at its own tables. REASSIGN OWNED alone would
+make the application fail at once.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from rotation.engines.postgresql_grants import direct_rights, move_defaults
+from rotation.engines.postgresql_grants import direct_rights, move_defaults, unsettable
 from rotation.engines.postgresql_removal import GRANTS_OPTIONS, LOCK_SECONDS, holds, reassign, take_rights
 from rotation.engines.postgresql_roles import Setting, list_elements, read_held, read_roles, set_for_role
 from rotation.errors import Fault, Refused
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 ATTRIBUTES = sql.SQL("""
 SELECT rolname::text, ARRAY[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] FROM pg_roles WHERE rolname IN ({names})""")
 ATTRIBUTE_NAMES = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+
+BELONGS = sql.SQL("SELECT pg_has_role({role}, {owner}, {kind})")
 
 MAY_GRANT = sql.SQL("SELECT pg_has_role({role}, 'USAGE WITH ADMIN OPTION')")
 
@@ -70,30 +74,28 @@ def _shown(database: str | None, statement: sql.Composed) -> str:
 
 
 def _plan(admin: AdminSessions, resource: Resource, username: str, deadline: Deadline) -> list[Part]:
-    owner_name = resource.spec.database.owner_role
+    own, owner_name = resource.spec.database.name, resource.spec.database.owner_role
     with admin.session(resource.server, deadline) as session:
         role, owner = _both(session, resource, username)
         held = read_held(session, username)
-        faults = list(_standing_in_the_way(session, admin.username(resource.server), role, owner))
-        takes = () if holds(session, username) else (take_rights(session, username),)
-    databases = sorted({one.database or resource.spec.database.name for one in held} | {resource.spec.database.name})
-    settings: list[sql.Composed] = []
-    handing_over: list[Part] = []
-    for database in databases:
+        faults = [*_standing_in_the_way(session, admin.username(resource.server), role, owner), *unsettable(session, username)]
+        joining = tuple(_joining(session, role, owner_name))
+    parts = [Part(None, joining)]
+    for database in sorted({own, *(one.database or own for one in held)}, key=lambda name: (name == own, name)):
+        owns = any(one.kind == "o" and (one.database or own) == database for one in held)
         with admin.session(resource.server, deadline, database) as session:
             faults += direct_rights(session, username, owner_name)
-            settings += _search_path(session, role, database)
-            statements = list(move_defaults(session, username, owner_name))
-        if any(one.kind == "o" and (one.database or resource.spec.database.name) == database for one in held):
-            statements.append(reassign(username, owner_name))
-        handing_over.append(Part(database, tuple(statements)))
+            statements = [*move_defaults(session, username, owner_name), *([reassign(username, owner_name)] if owns else [])]
+            statements += _search_path(session, role, database)
+        if database == own and role.acts_as != owner_name:
+            statements.append(set_for_role(username, Setting("", "role", owner_name)))
+        parts.append(Part(database, tuple(statements)))
     if faults:
         raise Refused(
             f"{resource.server.name}: the login {username} cannot be adopted yet: " + "; ".join(fault.problem for fault in faults),
             advice="\n".join(dict.fromkeys(fault.advice for fault in faults)),
         )
-    first = Part(None, (*takes, *_joining(role, owner_name), *settings))
-    return [part for part in (first, *handing_over) if part.statements]
+    return [part for part in parts if part.statements]
 
 
 def _both(session: AdminSession, resource: Resource, username: str) -> tuple[Role, Role]:
@@ -109,12 +111,19 @@ def _both(session: AdminSession, resource: Resource, username: str) -> tuple[Rol
     return known[username], known[owner_name]
 
 
-def _joining(role: Role, owner: str) -> Iterator[sql.Composed]:
-    """Committed before anything changes hands: from then on old and new sessions may work with what the owner owns."""
-    if owner not in role.memberships:
-        yield sql.SQL("GRANT {owner} TO {role}").format(owner=sql.Identifier(owner), role=sql.Identifier(role.name))
-    if role.acts_as != owner:
-        yield set_for_role(role.name, Setting("", "role", owner))
+def _joining(session: AdminSession, role: Role, owner: str) -> Iterator[sql.Composed]:
+    """Committed before anything changes hands: from then on every session may work with what the owner owns."""
+    name = sql.Identifier(role.name)
+    if not holds(session, role.name):
+        yield take_rights(session, role.name)
+    if not role.inherits:
+        yield sql.SQL("ALTER ROLE {role} INHERIT").format(role=name)
+    options, kinds = "", ["USAGE"]
+    if session.version >= GRANTS_OPTIONS:
+        options, kinds = " WITH INHERIT TRUE, SET TRUE", ["USAGE", "SET"]
+    belongs = [BELONGS.format(role=sql.Literal(role.name), owner=sql.Literal(owner), kind=sql.Literal(kind)) for kind in kinds]
+    if owner not in role.memberships or not all(session.rows("read groups", query)[0][0] for query in belongs):
+        yield sql.SQL("GRANT {owner} TO {role}{options}").format(owner=sql.Identifier(owner), role=name, options=sql.SQL(options))
 
 
 def _search_path(session: AdminSession, role: Role, database: str) -> Iterator[sql.Composed]:

@@ -68,12 +68,26 @@ def direct_rights(session: AdminSession, username: str, owner: str) -> Iterator[
         yield Fault(username, f"is named by the policy {policy} on {table}", f"ALTER POLICY {policy} ON {table} TO {new};")
 
 
+_UNSETTABLE = sql.SQL("""
+SELECT DISTINCT n.name FROM pg_roles r JOIN pg_db_role_setting s ON s.setrole = r.oid, unnest(s.setconfig) AS one,
+       split_part(one, '=', 1) AS n(name)
+ WHERE r.rolname = {role} AND n.name <> 'role' AND NOT has_parameter_privilege(n.name, 'SET')
+   AND NOT EXISTS (SELECT FROM pg_settings p WHERE p.name = n.name AND p.context IN ('user', 'backend')) ORDER BY 1""")
+
+
+def unsettable(session: AdminSession, username: str) -> Iterator[Fault]:
+    """The settings of a login that the admin may not give to another: a superuser's, and those of extensions that are not loaded."""
+    (admin,) = session.rows("look at the admin's rights", sql.SQL("SELECT quote_ident(current_user)"))[0]
+    for (name,) in session.rows("read settings", _UNSETTABLE.format(role=sql.Literal(username))):
+        grant = f"GRANT SET ON PARAMETER {sql.Identifier(*name.split('.')).as_string()} TO {admin};"
+        yield Fault(username, f"has the setting {name}, which the admin may not copy", grant)
+
+
 _DEFAULTS = sql.SQL("""
 WITH d AS (
   SELECT a.oid, n.nspname, a.defaclobjtype, a.defaclacl, a.defaclrole,
          CASE WHEN a.defaclnamespace = 0
-              THEN acldefault(CASE a.defaclobjtype WHEN 'S' THEN 's' ELSE a.defaclobjtype END, a.defaclrole)
-              ELSE '{{}}'::aclitem[] END AS usual
+              THEN acldefault(CASE a.defaclobjtype WHEN 'S' THEN 's' ELSE a.defaclobjtype END, a.defaclrole) END AS usual
     FROM pg_default_acl a JOIN pg_roles r ON r.oid = a.defaclrole LEFT JOIN pg_namespace n ON n.oid = a.defaclnamespace
    WHERE r.rolname = {role})
 SELECT d.nspname::text, d.defaclobjtype::text, 'GRANT', x.privilege_type, g.rolname::text, x.is_grantable, x.grantee = d.defaclrole

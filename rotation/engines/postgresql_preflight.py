@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from rotation.engines.postgresql_grants import direct_rights
+from rotation.engines.postgresql_grants import direct_rights, unsettable
 from rotation.engines.postgresql_logins import BAD_PASSWORD, Door
 from rotation.engines.postgresql_removal import GRANTS_OPTIONS
 from rotation.engines.urls import endpoints
@@ -48,6 +48,7 @@ def preflight(admin: AdminSessions, doors: Logins, resource: Resource, deadline:
         yield from _owner_faults(session, database.owner_role, database.name)
         for (username,) in session.rows("read logins", ACTING.format(role=sql.Literal(f"role={database.owner_role}"))):
             yield from direct_rights(session, username, database.owner_role)
+            yield from unsettable(session, username)
     yield from _trusting(admin, doors, resource, deadline)
 
 
@@ -73,9 +74,8 @@ def _server_faults(session: AdminSession) -> Iterator[Fault]:
 
 def _owner_faults(session: AdminSession, owner: str, database: str) -> Iterator[Fault]:
     rows = session.rows("look at the owner group", OWNER.format(owner=sql.Literal(owner)))
-    name, admin = sql.Identifier(owner).as_string(), "CURRENT_USER"
-    (current,) = session.rows("look at the admin's rights", sql.SQL("SELECT quote_ident(current_user)"))[0]
-    admin = str(current)
+    name = sql.Identifier(owner).as_string()
+    (admin,) = session.rows("look at the admin's rights", sql.SQL("SELECT quote_ident(current_user)"))[0]
     options = "WITH ADMIN TRUE, INHERIT TRUE, SET TRUE" if session.version >= GRANTS_OPTIONS else "WITH ADMIN OPTION"
     grant = f"GRANT {name} TO {admin} {options};"
     if not rows:
@@ -85,7 +85,7 @@ def _owner_faults(session: AdminSession, owner: str, database: str) -> Iterator[
     if can_log_in:
         yield Fault("owner_role", f"{owner} may log in", f"ALTER ROLE {name} NOLOGIN;")
     if not (used and granted):
-        yield Fault("admin", f"{current} does not hold {owner}", grant)
+        yield Fault("admin", f"{admin} does not hold {owner}", grant)
     if not connects:
         yield Fault(
             "owner_role",

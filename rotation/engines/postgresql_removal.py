@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ONE_WAIT = 1.0
 """Seconds for which the server itself waits for the end of a session that it was told to end."""
 
-LOCK_SECONDS = 3.0
+LOCK_SECONDS = 2.0
 """How long a change of owners waits for a table: others queue up behind it."""
 
 GRANTS_OPTIONS = 160000
