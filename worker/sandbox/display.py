@@ -63,7 +63,7 @@ def summary(run: Summary) -> RenderableType:
     return Group(
         Text(f"{seconds(run.board.elapsed)}: {run.board.rotations} rotations, {run.board.retirements} retirements proved."),
         Text(f"{total.tried} logins tried, {total.refused} refused; {len(run.findings.orphans)} orphan logins."),
-        Padding(grid, (1, 0, 0, 2)),
+        Padding(grid, (1, 0, 0, 2), expand=False),
     )
 
 
