@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from rotation.errors import RolloverError
-from worker.cli import output, processes, settings
+from worker.cli import demo, output, processes, settings, store, up
 
 
 class Commands(TyperGroup):
@@ -54,8 +54,8 @@ def _rollover(
     """Rotates the database credentials of a provider on the Vercel Marketplace."""
 
 
-processes.register(app)
-settings.register(app)
+for commands in (demo, up, processes, store, settings):
+    commands.register(app)
 
 
 def main() -> None:
