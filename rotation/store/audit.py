@@ -72,6 +72,16 @@ class AuditFault:
 _lock = select(chains.c.length, chains.c.head).where(chains.c.id == bindparam("chain")).with_for_update(key_share=True)
 LOCK = {"sqlite": _lock, "postgresql": _lock.add_columns(SERVER_NOW.scalar_subquery().label("now"))}
 
+UNSEALED = (
+    select(chains)
+    .where(text("length <> sealed_length"))
+    .with_hint(chains, "INDEXED BY ix_chains_unsealed", "sqlite")
+    .order_by(chains.c.id)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True, key_share=True)
+)
+"""Both databases would read all chains here: SQLite without the hint, PostgreSQL without the order, which its small index has."""
+
 _insert = insert(events)
 _grow = update(chains).where(chains.c.id == bindparam("grown")).values(length=bindparam("number"), head=bindparam("hash"))
 _grow_with_line = _grow.add_cte(
@@ -137,8 +147,7 @@ class AuditTrail:
             return None
 
     def _checkpoint(self, database: Database, connection: Connection) -> Checkpoint | None:
-        unsealed = select(chains).where(text("length <> sealed_length")).limit(BATCH).with_for_update(skip_locked=True, key_share=True)
-        grown = connection.execute(unsealed).mappings().all()
+        grown = connection.execute(UNSEALED).mappings().all()
         if not grown:
             return None
         before = connection.execute(select(checkpoints).order_by(checkpoints.c.number.desc()).limit(1)).mappings().one_or_none()
