@@ -9,7 +9,24 @@ import typer
 from typer.core import TyperGroup
 
 from rotation.errors import RolloverError
-from worker.cli import demo, output, processes, settings, store, up
+from worker.cli import (
+    audit,
+    demo,
+    history,
+    installation,
+    keys,
+    output,
+    processes,
+    resource,
+    rotate,
+    rotation,
+    sandbox,
+    server,
+    settings,
+    status,
+    store,
+    up,
+)
 
 
 class Commands(TyperGroup):
@@ -54,7 +71,23 @@ def _rollover(
     """Rotates the database credentials of a provider on the Vercel Marketplace."""
 
 
-for commands in (demo, up, processes, store, settings):
+for commands in (
+    demo,
+    up,
+    status,
+    rotate,
+    resource,
+    server,
+    installation,
+    rotation,
+    history,
+    keys,
+    audit,
+    store,
+    settings,
+    processes,
+    sandbox,
+):
     commands.register(app)
 
 

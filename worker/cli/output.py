@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -132,6 +132,8 @@ def _encoded(value: object) -> object:
     match value:
         case datetime():
             return value.astimezone(UTC).isoformat()
+        case time():
+            return value.isoformat()
         case timedelta():
             return format_duration(value)
         case Mapping():
@@ -144,7 +146,22 @@ def _encoded(value: object) -> object:
             raise TypeError(f"{type(value).__name__} is not for output")
 
 
+def heading(words: str) -> None:
+    """Begin another part of the same answer."""
+    typer.echo(f"\n{text(words)}")
+
+
+def line(words: str) -> None:
+    """Print a line of data."""
+    typer.echo(text(words))
+
+
 # -- what happened
+
+
+def warn(sentence: str) -> None:
+    """Say what is doubtful, though it was done."""
+    typer.echo(f"rollover: warning: {text(sentence)}", err=True)
 
 
 def done(sentence: str) -> None:

@@ -1,0 +1,89 @@
+"""`rollover rotate` and `rollover undo-block`: what a person asks of one resource, now."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rotation.errors import Conflict
+from worker.cli import arguments, output, session
+
+if TYPE_CHECKING:
+    from rotation.requests import Received
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(rotate)
+    app.command("undo-block")(undo_block)
+
+
+def rotate(
+    name: arguments.ResourceName,
+    *,
+    grace: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How long the present login keeps working, e.g. 24h. Default: the policy's.")
+    ] = None,
+    reason: arguments.Reason = "",
+    emergency: Annotated[
+        bool, typer.Option("--emergency", help="The login is known to others: end it as soon as its successor is at Vercel.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the steps as they happen; exits with 0 only when it is completed.")] = False,
+    as_json: output.Json = False,
+) -> None:
+    """Ask for a rotation. When this returns the request is on record, and a worker will answer it whatever crashes."""
+    from rotation import requests  # noqa: PLC0415 - imported when it runs
+    from rotation.model import RotationState, Trigger  # noqa: PLC0415
+    from worker.cli.watching import watch  # noqa: PLC0415
+
+    if emergency and grace is not None:
+        raise typer.BadParameter("--grace and --emergency contradict each other: an emergency gives no grace")
+    with session.opened() as here:
+        asked = requests.Asked(
+            Trigger.EMERGENCY if emergency else Trigger.MANUAL,
+            session.actor(),
+            reason,
+            grace=None if grace is None else arguments.duration("--grace", grace, here.settings.max_grace),
+        )
+        resource = here.resource(name)
+        received = requests.trigger(resource.id, asked, here.ports)
+        _said(resource.name, received)
+        ended = watch(here, received.rotation_id) if wait and received.rotation_id else None
+    if as_json:
+        answer = {"resource": resource.name, "reception": received.reception, "rotation": received.rotation_id}
+        output.show({**answer, "request": received.request_id, "state": None if ended is None else ended.state})
+    if ended is not None and ended.state is not RotationState.COMPLETED:
+        output.fail(f"{ended.id} ended as {ended.state}: {ended.problem or 'see rollover rotation show'}", ended.advice)
+
+
+def _said(name: str, received: "Received") -> None:
+    from rotation.requests import Reception  # noqa: PLC0415 - imported when it runs
+
+    words = {
+        Reception.OPENED: "a rotation of {name} was asked for: {rotation}",
+        Reception.JOINED: "joined the rotation of {name} that has begun: {rotation}",
+        Reception.FOLLOWS: "{name} is being pushed: a rotation follows it, {rotation}",
+        Reception.REPEATED: "asked for before: {rotation}",
+        Reception.NOTHING: "nothing to do for {name}",
+    }
+    output.done(words[received.reception].format(name=name, rotation=received.rotation_id))
+
+
+def undo_block(
+    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its id, as `rollover credential list` shows it.")],
+    *,
+    grace: Annotated[str, typer.Option(metavar="DURATION", help="How long it goes on working, from now.")],
+    as_json: output.Json = False,
+) -> None:
+    """Let a login that is blocked, or whose grace ends too soon, go on working for a while."""
+    from rotation import requests  # noqa: PLC0415 - imported when it runs
+
+    with session.opened() as here:
+        lasting = arguments.duration("--grace", grace, here.settings.max_grace)
+        if not lasting:
+            raise Conflict("a new end must lie ahead: say --grace 2h")
+        known = here.store.views.credential(credential)
+        ends_at = requests.extend(known.resource_id, credential, lasting, session.actor(), here.ports)
+    if as_json:
+        output.show({"credential": credential, "ends_at": ends_at})
+    else:
+        output.done(f"{known.username} works until {output.moment_and_distance(ends_at)}")
