@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worker.sandbox.scoreboard import Board
 
 REMEMBERED = 20
+BEGINNING = "Starting PostgreSQL, a local Vercel and `rollover up` …"
 LINE_EVERY = timedelta(seconds=5)
 
 
@@ -33,7 +34,7 @@ class AtTerminal:
     def __enter__(self) -> Self:
         """Say that it begins: the first board takes some seconds."""
         self._live.start()
-        self._live.update("Starting PostgreSQL, a local Vercel and `rollover up` …", refresh=True)
+        self._live.update(BEGINNING, refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,12 +56,16 @@ class InLines:
         self._console = console
         self._before: Board | None = None
         self._next = timedelta()
+        self._say(BEGINNING)
 
     def show(self, board: Board) -> None:
         """Print what is new."""
         for sentence in changes(self._before, board):
-            self._console.print(f"{seconds(board.elapsed):>5}  {sentence}")
+            self._say(f"{seconds(board.elapsed):>5}  {sentence}")
         if board.elapsed >= self._next:
-            self._console.print(display.line(board))
+            self._say(display.line(board))
             self._next = board.elapsed + LINE_EVERY
         self._before = board
+
+    def _say(self, sentence: str) -> None:
+        self._console.print(sentence, soft_wrap=True)

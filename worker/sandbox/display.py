@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -48,23 +47,28 @@ def board(now: Board, news: Sequence[str], *, every: timedelta, grace: timedelta
 def line(now: Board) -> str:
     """The same in one line, where nobody looks on at a terminal."""
     total = now.total
-    return (
-        f"{seconds(now.elapsed):>5}  {now.rotations} rotations, {now.retirements} retirements proved, {now.in_grace} in grace, "
-        f"{total.accepted} logins accepted, {total.refused} refused"
-    )
+    figures = {
+        "rotations": now.rotations,
+        "retirements proved": now.retirements,
+        "in grace": now.in_grace,
+        "logins accepted": total.accepted,
+        "refused": total.refused,
+    }
+    return f"{seconds(now.elapsed):>5}  " + ", ".join(f"{name} {count}" for name, count in figures.items())
 
 
 def summary(run: Summary) -> RenderableType:
     """What it came to, promise by promise."""
-    total = run.board.total
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for promise, held in run.promises.items():
-        grid.add_row(Text("held", style="green") if held else Text("BROKEN", style="bold red"), promise)
+    figures = run.figures()
+    names = ("seconds", "rotations", "retirements_proved", "logins_tried", "logins_refused", "orphan_logins")
     return Group(
-        Text(f"{seconds(run.board.elapsed)}: {run.board.rotations} rotations, {run.board.retirements} retirements proved."),
-        Text(f"{total.tried} logins tried, {total.refused} refused; {len(run.findings.orphans)} orphan logins."),
-        Padding(grid, (1, 0, 0, 2), expand=False),
+        Text(", ".join(f"{name.replace('_', ' ')} {figures[name]}" for name in names)),
+        *(_verdict(promise, held=held) for promise, held in run.promises.items()),
     )
+
+
+def _verdict(promise: str, *, held: bool) -> Text:
+    return Text.assemble("  ", ("held    ", "green") if held else ("BROKEN  ", "bold red"), promise)
 
 
 def _heading(now: Board, every: timedelta, grace: timedelta, until: timedelta | None) -> RenderableType:
