@@ -19,7 +19,7 @@ from psycopg import sql
 from rotation.engines.postgresql_errors import sort_error
 from rotation.engines.postgresql_logins import Door
 from rotation.engines.postgresql_pool import ServerPool
-from rotation.errors import LostClaim, Unavailable
+from rotation.errors import LostClaim
 from rotation.model import Endpoint, Login
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rotation.model import Deadline, Sensitive, Server
     from rotation.ports import Clock
 
-OFFSET_SECONDS = 30.0
+READING_SECONDS = 30.0
 """How long a reading of the server's clock is believed."""
 
 SERVER_IDLE = "300s"
@@ -51,12 +51,23 @@ class AdminLogin:
     database: str = "postgres"
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The best lower bound of a server's clock, as the instant at which our monotonic clock was zero."""
+DRIFT = timedelta(seconds=1)
+"""More than two clocks drift apart between two readings: then one of them stood still, as a suspended machine's does, or was set."""
 
-    zero: datetime
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """Between which two instants, by a server's clock, our monotonic clock was zero."""
+
+    earliest: datetime
+    latest: datetime
     read_at: float
+
+    def renewed(self, other: ClockReading) -> ClockReading:
+        """The narrower of both, as of this one's time; this one when they contradict each other: the earlier reading is the safe one."""
+        if other.earliest > self.latest:
+            return self
+        return ClockReading(max(self.earliest, other.earliest), min(self.latest, other.latest), self.read_at)
 
 
 class AdminSessions:
@@ -67,7 +78,7 @@ class AdminSessions:
         self._logins = logins
         self._clock = clock
         self._pools: dict[tuple[int, Server], ServerPool] = {}
-        self._readings: dict[Server, _Reading] = {}
+        self._readings: dict[Server, ClockReading] = {}
 
     def username(self, server: Server) -> str:
         """Who the admin is."""
@@ -109,20 +120,25 @@ class AdminSessions:
         for key in [key for key in self._pools if key[0] == os.getpid()]:
             self._pools.pop(key).close()
 
-    def note_time(self, server: Server, at: datetime) -> None:
-        """The server's clock showed `at` not later than now: the answer has travelled since."""
+    def note_time(self, server: Server, at: datetime, asked_at: float) -> None:
+        """The server's clock showed `at` between `asked_at` and now, by our monotonic clock."""
         read_at = self._clock.monotonic()
-        zero = at - timedelta(seconds=read_at)
+        reading = ClockReading(at - timedelta(seconds=read_at), at - timedelta(seconds=asked_at), read_at)
         known = self._readings.get(server)
-        if known is None or zero > known.zero or not 0 <= read_at - known.read_at < OFFSET_SECONDS:
-            self._readings[server] = _Reading(zero, read_at)
+        self._readings[server] = reading if known is None else known.renewed(reading)
 
-    def on_server_clock(self, server: Server, deadline: Deadline) -> datetime | None:
-        """The deadline by the server's clock, or a little earlier; None when that clock was not read lately."""
+    def reading(self, server: Server) -> ClockReading | None:
+        """What is known of the server's clock; None when it was not read lately."""
         known = self._readings.get(server)
-        if known is None or not 0 <= self._clock.monotonic() - known.read_at < OFFSET_SECONDS:
-            return None
-        return known.zero + timedelta(seconds=deadline.at)
+        return known if known and 0 <= self.now() - known.read_at < READING_SECONDS else None
+
+    def forget_time(self, server: Server) -> ClockReading | None:
+        """Read the clock anew with the next answer. Gives what was known."""
+        return self._readings.pop(server, None)
+
+    def now(self) -> float:
+        """Our monotonic clock."""
+        return self._clock.monotonic()
 
     def left(self, deadline: Deadline) -> float:
         """Seconds that are left of it."""
@@ -153,6 +169,7 @@ class AdminSession:
         Raises `Unavailable` when there is no answer in time, `Refused` when the admin may not ask.
         """
         script = sql.SQL("SELECT clock_timestamp(), {limits}; {query}").format(limits=self._limits(None), query=query)
+        asked_at = self._sessions.now()
         try:
             cursor = self._connection.execute(script)
             first = cursor.fetchone()
@@ -161,7 +178,7 @@ class AdminSession:
         except psycopg.Error as error:
             raise sort_error(error, what, self._server.name, sent=False) from None
         if first is not None:
-            self._sessions.note_time(self._server, first[0])
+            self._sessions.note_time(self._server, first[0], asked_at)
         return rows
 
     def act(self, what: str, statements: Sequence[sql.Composed | sql.SQL], *, lock_seconds: float | None = None) -> list[Row]:
@@ -183,14 +200,16 @@ class AdminSession:
             raise sort_error(error, what, self._server.name, sent=True) from None
 
     def _limit(self, what: str) -> datetime:
+        """The deadline by the server's clock, or a little earlier, from a reading that was taken before this act if there is one."""
         self._sessions.expect_time(self._server, self._deadline, what)
-        limit = self._sessions.on_server_clock(self._server, self._deadline)
-        if limit is None:
+        reading = self._sessions.reading(self._server)
+        if reading is None:
+            before = self._sessions.forget_time(self._server)
             self.rows("read the clock", sql.SQL("SELECT 1"))
-            limit = self._sessions.on_server_clock(self._server, self._deadline)
-        if limit is None:
-            raise Unavailable(f"{self._server.name}: its clock could not be read in time")
-        return limit
+            reading = self._sessions.reading(self._server)
+            if reading is None or (before and reading.earliest > before.latest + DRIFT):
+                raise LostClaim(f"{self._server.name}: time stood still here, so that it may be too late to {what}; nothing was changed")
+        return reading.earliest + timedelta(seconds=self._deadline.at)
 
     def _limits(self, lock_seconds: float | None) -> sql.Composed:
         """What bounds the rest of the transaction on the server's side; what is left of the deadline bounds it all."""
