@@ -1,0 +1,159 @@
+"""The customers' side of every acceptance test: applications that know only what Vercel has held, and log in with it all the time.
+
+What Vercel holds now must log in. A value that it held before must log in until its promised end: the replacement + the grace period,
+which is never later than the real end (that counts from the acknowledgement). An answer is judged by the time at which it was there,
+so that a slow machine makes the judgement milder, never wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import psycopg
+
+from rotation.model import Sensitive
+from worker.sandbox.customers import VARIABLE, address, connect
+from worker.sandbox.vercel_client import SandboxFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import timedelta
+    from types import TracebackType
+
+    from worker.sandbox.customers import Address
+    from worker.sandbox.vercel_client import SandboxVercelClient
+    from worker.sandbox.vercel_world import World
+
+TURN_SECONDS = 0.2
+APPLICATION = "witness"
+REFUSALS = {"password authentication failed": "28P01", "is not permitted to log in": "28000", "permission denied for database": "42501"}
+"""What libpq says of a login that the server itself refused (it keeps the code to itself), and the SQLSTATE that goes with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value that Vercel held from an instant on, until another took its place; seconds since 1970."""
+
+    door: Address
+    since: float
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A login that was refused although it was promised to work."""
+
+    resource: str
+    username: str
+    code: str
+    seconds_held: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the logins of one resource."""
+
+    accepted: int = 0
+    unreachable: int = 0
+    late: int = 0
+    """Refused when it was no longer promised."""
+    refused: list[Refusal] = field(default_factory=list)
+
+
+class Diary:
+    """What Vercel has held for each resource and when, by its own history."""
+
+    def __init__(self, vercel: World | SandboxVercelClient) -> None:
+        self._vercel = vercel
+        self._lock = threading.Lock()
+        self._read = 0
+        self._held: dict[str, list[Held]] = {}
+
+    def of(self, resource: str) -> tuple[Held, ...]:
+        """Everything that it held, the present value last. What was known before, while the local Vercel does not answer."""
+        with self._lock:
+            try:
+                entries = self._vercel.history(self._read)
+            except SandboxFailed:
+                entries = []
+            for entry in entries:
+                self._read = entry.number
+                if entry.applied:
+                    self._note(entry.resource, entry.values, entry.at.timestamp())
+            return tuple(self._held.get(resource, ()))
+
+    def _note(self, resource: str, values: Mapping[str, str], at: float) -> None:
+        held = self._held.setdefault(resource, [])
+        door = address(Sensitive(values[VARIABLE]))
+        if held and held[-1].door == door:
+            return
+        if held:
+            held[-1] = Held(held[-1].door, held[-1].since, at)
+        held.append(Held(door, at))
+
+
+class Witness:
+    """A thread for each resource that tries its promised logins several times a second. `promises` are the grace periods by resource."""
+
+    def __init__(self, vercel: World | SandboxVercelClient, promises: Mapping[str, timedelta]) -> None:
+        self.diary = Diary(vercel)
+        self.tallies = {name: Tally() for name in promises}
+        self._promises = {name: grace.total_seconds() for name, grace in promises.items()}
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._watch, args=(name,), name=f"witness-{name}") for name in promises]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def refused(self) -> list[Refusal]:
+        return [refusal for tally in self.tallies.values() for refusal in tally.refused]
+
+    @property
+    def accepted(self) -> int:
+        return sum(tally.accepted for tally in self.tallies.values())
+
+    @property
+    def unreachable(self) -> int:
+        return sum(tally.unreachable for tally in self.tallies.values())
+
+    def _watch(self, resource: str) -> None:
+        while not self._ending.wait(TURN_SECONDS):
+            for held in self._promised(resource, self.diary.of(resource)):
+                self._try(resource, held)
+
+    def _promised(self, resource: str, helds: Iterable[Held]) -> list[Held]:
+        """The newest stay of each login, as a late push may have brought an old value back for a while."""
+        latest = {held.door.login.username: held for held in helds}
+        return [held for held in latest.values() if held.until is None or time.time() < held.until + self._promises[resource]]
+
+    def _try(self, resource: str, held: Held) -> None:
+        tally = self.tallies[resource]
+        try:
+            connect(held.door, APPLICATION).close()
+        except psycopg.OperationalError as error:
+            answered_at = time.time()
+            code = next((code for words, code in REFUSALS.items() if words in str(error)), None)
+            if code is None:
+                tally.unreachable += 1
+            elif self._was_promised(resource, held.door.login.username, answered_at):
+                tally.refused.append(Refusal(resource, held.door.login.username, code, answered_at - held.since))
+            else:
+                tally.late += 1
+        else:
+            tally.accepted += 1
+
+    def _was_promised(self, resource: str, username: str, at: float) -> bool:
+        """Whether it was still promised at that time, by what Vercel knows after it."""
+        latest = next(held for held in reversed(self.diary.of(resource)) if held.door.login.username == username)
+        return latest.until is None or at < latest.until + self._promises[resource]
