@@ -60,7 +60,5 @@ def add(file: File = None) -> None:
 
 def _path(settings: "Settings") -> Path:
     if settings.keys_path is None:
-        raise Invalid(
-            [Fault("ROLLOVER_KEYS", "holds the keys themselves, so there is no file", "use ROLLOVER_KEYS_FILE, or name the file")]
-        )
+        raise Invalid([Fault("ROLLOVER_KEYS", "holds the keys themselves, so there is no file", "name the file")])
     return settings.keys_path

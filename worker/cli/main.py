@@ -12,6 +12,7 @@ from rotation.errors import RolloverError
 from worker.cli import (
     audit,
     demo,
+    doctor,
     history,
     installation,
     keys,
@@ -75,6 +76,7 @@ for commands in (
     demo,
     up,
     status,
+    doctor,
     rotate,
     resource,
     server,

@@ -7,7 +7,7 @@ import typer
 from worker.cli import output, session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import ItemsView
 
 LATE_SECONDS = 60
 """What is due for longer than this is late: somebody should see whether workers run."""
@@ -28,10 +28,10 @@ def status(*, as_json: output.Json = False) -> None:
     oldest = found.oldest_due_at
     output.details(
         (
-            ("resources", _counted(found.resources) or "none: `rollover resource add FILE` adds one"),
+            ("resources", _counted(found.resources.items()) or "none: `rollover resource add FILE` adds one"),
             ("due now", found.due),
-            ("under way", _counted(found.rotations) or "none"),
-            ("old logins", _counted(found.credentials) or "none"),
+            ("under way", _counted(found.rotations.items()) or "none"),
+            ("old logins", _counted(found.credentials.items()) or "none"),
             ("in grace", found.in_grace),
             ("in use, though over", found.waiting_for_use),
             ("failing", found.failing),
@@ -45,5 +45,5 @@ def status(*, as_json: output.Json = False) -> None:
         output.warn("pushes are held: `rollover installation list` says why")
 
 
-def _counted(counts: "Mapping[str, int]") -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+def _counted(counts: "ItemsView[str, int]") -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts if count)
