@@ -12,14 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotation.errors import RolloverError
 from rotation.model import Sensitive
-from worker.sandbox.postgresql import find_binaries
+from worker.sandbox.postgresql import PrivatePostgresql, find_binaries
 from worker.sandbox.vercel import SandboxVercel
 from worker.supervisor import Inbox
 from worker.variables import PREFIX
@@ -42,6 +44,8 @@ QUICK = {
     "ALLOW_PRIVATE_HOSTS": "true",
     "LOG_FORMAT": "json",
 }
+FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+"""The customers' data end with the demo."""
 
 
 class DemoFailed(RolloverError):
@@ -109,18 +113,22 @@ def demonstrate(plan: Plan, show: Callable[[Board], None]) -> Summary:
 
     `show` is called twice a second. Raises `DemoFailed`, and `ServerFailed` where there is no PostgreSQL to be had.
     """
-    find_binaries(_postgresql_programs())
+    programs = find_binaries(_postgresql_programs())
     with (
         Inbox() as inbox,
-        tempfile.TemporaryDirectory(prefix="rollover-demo-") as directory,
+        tempfile.TemporaryDirectory(prefix="rollover-demo-") as place,
         SandboxVercel(per_minute=None) as vercel,
         ExitStack() as world,
     ):
-        up = Up(Path(directory), vercel.url)
-        with up.running():
-            from worker.sandbox import scene  # noqa: PLC0415 - half of the time until the first rotation
+        directory = Path(place)
+        up = Up(directory, vercel.url)
+        with up.running(), ThreadPoolExecutor(1) as meanwhile:
+            meanwhile.submit(import_module, "worker.sandbox.scene")  # as long as the start of a database server
+            # It is entered into `world`, because it must outlive `up`.
+            server = world.enter_context(PrivatePostgresql(directory / "postgresql", bin_directory=programs, settings=FORGETFUL))
+            from worker.sandbox import scene  # noqa: PLC0415 - see above
 
-            stage = scene.set_up(plan, Path(directory), vercel.world, up, world)
+            stage = scene.set_up(plan, directory, server, vercel.world, up)
             elapsed = scene.play(stage, inbox, show)
         return scene.take_stock(stage, elapsed)
 

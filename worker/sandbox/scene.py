@@ -22,21 +22,19 @@ from worker.machine import MachineEntropy
 from worker.sandbox import fleet, stocktaking
 from worker.sandbox.customers import Customer
 from worker.sandbox.ledger import read_standings
-from worker.sandbox.postgresql import PrivatePostgresql
 from worker.sandbox.scoreboard import Board, Summary
 from worker.settings import load
 from worker.wiring import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import ExitStack
 
     from rotation.model import KnownLogin, Resource
     from rotation.ports import Ports
     from rotation.store.sql import SqlStore
     from worker.sandbox.demonstration import Plan, Up
+    from worker.sandbox.postgresql import PrivatePostgresql
     from worker.sandbox.vercel_world import World
-    from worker.settings import Settings
     from worker.supervisor import Inbox
 
 ACTOR = "demo"
@@ -45,9 +43,6 @@ FIRST_ROTATIONS_WITHIN = 4.0
 """Seconds from the registration in which each resource is rotated for the first time, one after another."""
 START_SECONDS = 90.0
 ANSWER_SECONDS = 0.5
-
-FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-"""The customers' data end with the demo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +66,14 @@ class Scene:
         return Board(now, elapsed, standings, tallies, deployed, worker)
 
 
-def set_up(plan: Plan, directory: Path, vercel: World, up: Up, world: ExitStack) -> Scene:
-    """Make the server with its tenants, wait until `up` has made its tables, and register what is to be rotated.
-
-    The server is entered into `world`, because it must outlive `up`.
-    """
+def set_up(plan: Plan, directory: Path, postgresql: PrivatePostgresql, vercel: World, up: Up) -> Scene:
+    """Make the tenants, wait until `up` is ready, and register what is to be rotated."""
     entropy, admin_url_file = MachineEntropy(), directory / "admin.url"
-    settings = load(up.environment)
-    postgresql = world.enter_context(_server(directory / "postgresql", settings))
     token = Sensitive(secrets.token_urlsafe(24))
     tenants = fleet.tenants(plan.resources, entropy)
     fleet.settle(postgresql, tenants, entropy, admin_url_file)
     fleet.first_push(vercel, tenants, postgresql, token)
-    ports = wire(settings)
+    ports = wire(load(up.environment))
     store = cast("SqlStore", ports.store)  # it does what an operator needs, beside what a rotation needs
     _await_tables(store, up)
     sealed = ports.sealer.seal(token, SealContext(fleet.INSTALLATION, "", "", "token"))
@@ -138,10 +128,6 @@ def _customer(tenant: fleet.Tenant, vercel: World, grace: timedelta) -> Customer
         return vercel.held(fleet.INSTALLATION, tenant.external_id)
 
     return Customer(tenant.name, environment, grace, random.Random())  # noqa: S311 - a team's habits are no secret
-
-
-def _server(directory: Path, settings: Settings) -> PrivatePostgresql:
-    return PrivatePostgresql(directory, bin_directory=settings.sandbox_postgresql_bin, settings=FORGETFUL)
 
 
 def _await_tables(store: SqlStore, up: Up) -> None:
