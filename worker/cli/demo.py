@@ -65,7 +65,7 @@ def _shown(plan: "Plan", *, as_json: bool) -> "Summary":
             summary = demonstrate(plan, audience.show)
     else:
         summary = demonstrate(plan, InLines(console).show)
-    console.print(display.summary(summary))
+    console.print(display.summary(summary), soft_wrap=True)
     return summary
 
 

@@ -23,7 +23,7 @@ LINE_EVERY = timedelta(seconds=5)
 
 
 class AtTerminal:
-    """A board that is drawn anew, twice a second."""
+    """A board that is drawn anew with each look."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan

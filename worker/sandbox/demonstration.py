@@ -111,7 +111,7 @@ class Up:
 def demonstrate(plan: Plan, show: Callable[[Board], None]) -> Summary:
     """Show the plan until its time is over, or a signal asks for the end; nothing is left running or lying about.
 
-    `show` is called twice a second. Raises `DemoFailed`, and `ServerFailed` where there is no PostgreSQL to be had.
+    `show` is called several times a second. Raises `DemoFailed`, and `ServerFailed` where there is no PostgreSQL to be had.
     """
     programs = find_binaries(_postgresql_programs())
     with (

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from worker.supervisor import Inbox
 
 ACTOR = "demo"
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 FIRST_ROTATIONS_WITHIN = 4.0
 """Seconds from the registration in which each resource is rotated for the first time, one after another."""
 START_SECONDS = 90.0
