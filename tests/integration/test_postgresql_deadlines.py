@@ -158,6 +158,24 @@ def test_a_worker_that_does_not_know_how_late_it_is_is_told_so_by_the_server(pri
     engine.close()
 
 
+def test_a_machine_whose_clock_stood_still_between_two_readings_loses_its_claim_once(
+    private: PrivatePostgresql, resource: Resource
+) -> None:
+    clock = StandingClock()
+    clock.stands_at = 1000.0
+    engine = engine_for(private, clock=clock)
+    credential, minted = planned(engine, resource)
+    engine.usage(resource.server, Deadline(1020))
+    # Set back, so that the reading is not believed any more and the server's clock seems to have run ahead.
+    clock.stands_at = 990.0
+
+    with pytest.raises(LostClaim, match="stood still"):
+        engine.admit(resource, credential, minted.verifier, None, Deadline(1020))
+    assert not exists(private, minted.username)
+    engine.admit(resource, credential, minted.verifier, None, Deadline(1020))
+    engine.close()
+
+
 def test_connections_that_the_server_closed_are_not_used_again(
     private: PrivatePostgresql, engine: PostgresqlEngine, resource: Resource
 ) -> None:
