@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from rotation.engines.postgresql_admin import ClockReading
+from rotation.engines.postgresql_errors import sort_error
+from rotation.engines.postgresql_pool import Breaker
+from rotation.engines.postgresql_roles import Setting, list_elements, set_for_role
+from rotation.engines.tls import tls_context, tls_parameters
+from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable
+from rotation.model import Server
+
+START = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (psycopg.OperationalError("connection lost"), OutcomeUnknown),
+        (errors.DivisionByZero("too late"), LostClaim),
+        (errors.InsufficientPrivilege(""), Refused),
+        (errors.UndefinedObject(""), Refused),
+        (errors.SyntaxError(""), Refused),
+        (errors.DuplicateObject(""), Unavailable),
+        (errors.DependentObjectsStillExist(""), Unavailable),
+        (errors.QueryCanceled(""), Unavailable),
+        (errors.AdminShutdown(""), Unavailable),
+        (errors.CannotConnectNow(""), Unavailable),
+        (errors.TooManyConnections(""), Unavailable),
+        (errors.DiskFull(""), Unavailable),
+        (errors.LockNotAvailable(""), Unavailable),
+        (errors.SerializationFailure(""), Unavailable),
+        (errors.DeadlockDetected(""), Unavailable),
+        (errors.InternalError_("tuple concurrently updated"), Unavailable),
+        (errors.TransactionTimeout(""), Unavailable),
+        (errors.ReadOnlySqlTransaction(""), Refused),
+    ],
+)
+def test_an_error_of_an_act_is_sorted_by_its_code(error: psycopg.Error, kind: type[RolloverError]) -> None:
+    sorted_error = sort_error(error, "create a login", "pg-eu-1", sent=True)
+
+    assert type(sorted_error) is kind
+    assert "pg-eu-1" in str(sorted_error)
+    assert "tuple" not in str(sorted_error)
+
+
+def test_a_question_that_got_no_answer_changed_nothing() -> None:
+    assert type(sort_error(psycopg.OperationalError(), "ask", "pg", sent=False)) is Unavailable
+
+
+def test_the_elements_of_a_list_setting_are_taken_apart() -> None:
+    assert list_elements('"$user", public') == ["$user", "public"]
+    assert list_elements('"a, b", "say ""hi""",c') == ["a, b", 'say "hi"', "c"]
+    assert list_elements("") == [""]
+    assert list_elements('""') == [""]
+
+
+def test_a_setting_is_stated_as_it_was() -> None:
+    statement = set_for_role('odd"name', Setting("my db", "search_path", '"$user", public'))
+    assert statement.as_string() == """ALTER ROLE "odd""name" IN DATABASE "my db" SET "search_path" = '$user', 'public'"""
+    assert set_for_role("a", Setting("", "my.thing", "x, y")).as_string() == """ALTER ROLE "a" SET "my"."thing" = 'x, y'"""
+
+
+def reading(earliest: float, latest: float) -> ClockReading:
+    return ClockReading(START + timedelta(seconds=earliest), START + timedelta(seconds=latest), 0.0)
+
+
+def test_two_readings_of_a_clock_narrow_each_other() -> None:
+    assert reading(0, 3).renewed(reading(1, 2)) == reading(1, 2)
+    assert reading(0, 3).renewed(reading(-1, 5)) == reading(0, 3)
+
+
+def test_of_two_readings_that_contradict_each_other_the_earlier_is_believed() -> None:
+    assert reading(0, 1).renewed(reading(5, 6)) == reading(0, 1)
+
+
+def test_a_server_that_fails_again_and_again_is_left_alone_longer_and_longer() -> None:
+    breaker = Breaker()
+    for _ in range(2):
+        breaker.failed()
+        assert breaker.pause() == 0
+    pauses = []
+    for _ in range(6):
+        breaker.failed()
+        pauses.append(breaker.pause())
+    assert [round(pause) for pause in pauses] == [2, 4, 8, 16, 30, 30]
+
+    breaker.succeeded()
+    assert breaker.pause() == 0
+
+
+def test_the_words_for_tls_are_libpqs() -> None:
+    server = Server("pg", "postgresql", "db.example.com", 5432, sslmode="disable")
+    assert tls_parameters(server) == {"sslmode": "disable", "gssencmode": "disable"}
+    named = Server("pg", "postgresql", "db.example.com", 5432, sslrootcert="/etc/root.crt")
+    assert tls_parameters(named)["sslrootcert"] == "/etc/root.crt"
+    assert tls_parameters(Server("pg", "postgresql", "db.example.com", 5432))["sslrootcert"]
+    assert tls_context("verify-full", None).check_hostname
+    assert not tls_context("require", None).check_hostname
