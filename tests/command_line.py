@@ -15,8 +15,11 @@ from tests.fakes.sealer import FakeSealer
 from worker import wiring
 from worker.cli.main import app
 from worker.machine import MachineClock
+from worker.sandbox.vercel import SandboxVercel
+from worker.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rotation.ports import Ports
@@ -114,6 +117,13 @@ class CommandLine:
         path.chmod(mode)
         return str(path)
 
+    @property
+    def key_file(self) -> Path:
+        """Where the keys are that were made for this store."""
+        path = load(os.environ).keys_path
+        assert path is not None
+        return path
+
     def with_installation(self) -> None:
         self.done("installation", "add", "icfg_1", typed=TOKEN + "\n")
 
@@ -131,10 +141,18 @@ class CommandLine:
 
 
 @pytest.fixture
+def local_vercel() -> Iterator[str]:
+    """The address of a local Vercel, so that no test asks the real one."""
+    with SandboxVercel() as vercel:
+        yield vercel.url
+
+
+@pytest.fixture
 def bare_rollover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The command line before anything was done, without a store."""
     for name in [one for one in os.environ if one.startswith("ROLLOVER_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("ROLLOVER_DATA_DIR", str(tmp_path / "state"))
     engine = FakeEngine(FakeSealer(), MachineClock())
     wire = wiring.wire

@@ -10,7 +10,7 @@ import pytest
 from psycopg import pq
 
 from rotation.engines.logins import ALPHABET, new_password, new_username
-from rotation.engines.scram import verifier
+from rotation.engines.scram import Salting, salting_of, verifier
 from rotation.errors import Refused
 from rotation.model import Sensitive
 from tests.fakes.entropy import FakeEntropy
@@ -53,13 +53,14 @@ def test_the_verifier_is_the_one_that_libpq_makes() -> None:
     theirs = pq.PGconn.connect_start(b"host=127.0.0.1 port=1").encrypt_password(password.encode(), b"app", b"scram-sha-256").decode()
     iterations, salt = theirs.split("$")[1].split(":")
 
-    assert verifier(Sensitive(password), base64.b64decode(salt), int(iterations)).reveal() == theirs
+    assert verifier(Sensitive(password), Salting(base64.b64decode(salt), int(iterations))).reveal() == theirs
+    assert salting_of(Sensitive(theirs)) == Salting(base64.b64decode(salt), int(iterations))
 
 
 def test_the_verifier_proves_the_password_of_the_rfcs_example() -> None:
     """RFC 7677 section 3: user `user`, password `pencil`."""
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-    _, _, keys = verifier(Sensitive("pencil"), salt).reveal().split("$")
+    _, _, keys = verifier(Sensitive("pencil"), Salting(salt)).reveal().split("$")
     stored, server = (base64.b64decode(part) for part in keys.split(":"))
     first = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
     message = f"{first},c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".encode()

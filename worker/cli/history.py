@@ -7,6 +7,7 @@ import typer
 from worker.cli import arguments, output, session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from rotation.model import Credential
@@ -60,14 +61,27 @@ def events(
     """Show who did what, when and why, the newest first."""
     with session.opened() as here:
         found = here.store.views.events(None if name is None else here.resource(name).id, limit=limit)
+        names = {} if as_json else _names(here, found)
     if as_json:
         output.show([_told(one) for one in found])
         return
     output.table(
-        ("when", "what", "who", "about", "why"),
-        [(one.at, one.event.kind, one.event.actor, one.rotation_id or one.credential_id or one.chain, one.event.why) for one in found],
+        ("when", "what", "about", "who", "why"),
+        [(one.at, one.event.kind, names.get(one.chain) or _subject(one), one.event.actor, one.event.why) for one in found],
         nothing="nothing has happened yet",
     )
+
+
+def _names(here: session.Session, found: "Sequence[EventLine]") -> dict[str, str]:
+    """What people call the resources that the lines are about."""
+    from rotation.store.rules import INSTALLATIONS  # noqa: PLC0415 - imported when it runs
+
+    return {chain: here.store.resource(chain).name for chain in {one.chain for one in found} - {INSTALLATIONS}}
+
+
+def _subject(line: "EventLine") -> object:
+    """What a line of the other chain is about: an installation or a server, by its first detail."""
+    return line.event.detail[0][1] if line.event.detail else None
 
 
 def _end(credential: "Credential") -> "datetime | None":

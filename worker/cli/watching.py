@@ -1,8 +1,8 @@
 """Looks on while a rotation goes its way. It only reads: ending it changes nothing."""
 
-import time
 from collections.abc import Iterator
 from datetime import datetime
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from rotation.model import ROTATION_MOVES, Rotation
@@ -20,7 +20,7 @@ def watch(here: "Session", rotation_id: str) -> Rotation:
     """Tell each step as it is recorded, on the error stream; gives the rotation when it has ended."""
     told: set[str] = set()
     seen: tuple[object, ...] = ()
-    moved_at = time.monotonic()
+    moved_at = monotonic()
     while True:
         rotation = here.store.views.rotation(rotation_id).rotation
         for state, at in _steps(rotation):
@@ -31,13 +31,13 @@ def watch(here: "Session", rotation_id: str) -> Rotation:
             return rotation
         now = (rotation.state, rotation.tries, rotation.fence, rotation.problem)
         if now != seen:
-            seen, moved_at = now, time.monotonic()
+            seen, moved_at = now, monotonic()
             if rotation.problem:
                 output.done(f"          {rotation.problem}" + (f" ({rotation.advice})" if rotation.advice else ""))
-        elif time.monotonic() - moved_at > PATIENCE_SECONDS:
-            moved_at = time.monotonic()
+        elif monotonic() - moved_at > PATIENCE_SECONDS:
+            moved_at = monotonic()
             output.done(f"          {_why_still(rotation, here.store.now())}")
-        time.sleep(LOOK_SECONDS)
+        sleep(LOOK_SECONDS)
 
 
 def _steps(rotation: Rotation) -> Iterator[tuple[str, datetime]]:

@@ -1,0 +1,142 @@
+"""Asking for rotations, watching them, and reading what has happened."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.command_line import CommandLine
+
+
+def change(rollover: CommandLine, statement: str) -> None:
+    """What a worker would have recorded."""
+    with sqlite3.connect(rollover.directory / "state" / "rollover.db") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_a_request_is_on_record_when_the_command_returns(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    answer = rollover.done("rotate", name, "--grace", "2h", "--reason", "a new colleague", "--json").data
+    assert answer["reception"] == "opened"
+    story = rollover.done("rotation", "show", answer["rotation"], "--json").data
+    assert story["rotation"]["state"] == "requested"
+    (request,) = story["requests"]
+    assert (request["trigger"], request["grace"], request["reason"]) == ("manual", "2h", "a new colleague")
+    assert request["actor"].startswith("cli:")
+
+
+def test_a_second_request_joins_the_first(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    first = rollover.done("rotate", name, "--json").data
+    second = rollover.done("rotate", name, "--emergency", "--json").data
+    assert (second["reception"], second["rotation"]) == ("joined", first["rotation"])
+    assert rollover.done("rotation", "list", "--json").data[0]["triggers"] == ["manual", "emergency"]
+    assert "emergency" in rollover.done("rotation", "list", name, "--under-way").out
+
+
+@pytest.mark.parametrize("grace", ["soon", "", "-1h", "24", "400d"])
+def test_a_grace_that_cannot_be_is_refused(rollover: CommandLine, grace: str) -> None:
+    name = rollover.with_resource()
+    assert "--grace" in rollover.refused("rotate", name, "--grace", grace, code=2)
+
+
+def test_an_emergency_gives_no_grace(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    rollover.refused("rotate", name, "--emergency", "--grace", "1h", code=2)
+
+
+def test_an_unknown_resource_is_told(rollover: CommandLine) -> None:
+    for words in (("rotate", "store_9"), ("credential", "list", "store_9"), ("events", "store_9"), ("rotation", "list", "store_9")):
+        assert "there is no resource 'store_9'" in rollover.refused(*words, code=1)
+
+
+def test_an_unknown_rotation_is_told(rollover: CommandLine) -> None:
+    assert "there is no rotation" in rollover.refused("rotation", "show", "rot_9", code=1)
+
+
+def test_a_rotation_is_shown_with_who_asked_and_every_step(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    rotation = rollover.done("rotate", name, "--reason", "a new colleague", "--json").data["rotation"]
+    text = rollover.done("rotation", "show", rotation).out
+    for word in (rotation, name, "requested", "asked by", "a new colleague", "rotation_requested"):
+        assert word in text
+
+
+def test_waiting_shows_each_step_and_ends_with_the_rotation(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = rollover.with_resource()
+    looks = iter(
+        [
+            "UPDATE rotations SET state = 'offered', planned_at = requested_at, offered_at = requested_at, problem = 'Vercel is busy'",
+            "UPDATE rotations SET state = 'completed', ended_at = requested_at, problem = ''",
+        ]
+    )
+    monkeypatch.setattr("worker.cli.watching.sleep", lambda _: change(rollover, next(looks)))
+    answer = rollover.done("rotate", name, "--wait")
+    told = [line.split()[-1] for line in answer.err.splitlines()]
+    assert told[1:] == ["requested", "planned", "offered", "busy", "completed"]
+
+
+def test_waiting_for_a_rotation_that_fails_ends_with_1(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = rollover.with_resource()
+    failed = "UPDATE rotations SET state = 'failed', ended_at = requested_at, problem = 'no rights', advice = 'GRANT them'"
+    monkeypatch.setattr("worker.cli.watching.sleep", lambda _: change(rollover, failed))
+    answer = rollover("rotate", name, "--wait", "--json")
+    assert (answer.code, answer.data["state"]) == (1, "failed")
+    assert "no rights" in answer.err
+    assert "GRANT them" in answer.err
+
+
+def test_waiting_without_a_worker_says_so(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = rollover.with_resource()
+    looks = iter(["", "", "UPDATE rotations SET state = 'abandoned', ended_at = requested_at"])
+    seconds = iter(range(0, 1000, 11))
+    monkeypatch.setattr("worker.cli.watching.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("worker.cli.watching.sleep", lambda _: change(rollover, next(looks)))
+    answer = rollover("rotate", name, "--wait")
+    assert answer.code == 1
+    assert "no worker seems to run" in answer.err
+
+
+def test_logins_are_listed_without_what_is_sealed(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    (line,) = rollover.done("credential", "list", name, "--json").data
+    assert (line["username"], line["stage"], line["generation"]) == ("orders_app", "current", 1)
+    assert not [key for key in line if "sealed" in key]
+    assert "orders_app" in rollover.done("credential", "list", name).out
+
+
+def test_a_block_is_undone_with_a_new_end(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    credential = rollover.done("credential", "list", name, "--json").data[0]["id"]
+    assert "not in grace or blocked" in rollover.refused("undo-block", credential, "--grace", "2h", code=1)
+    change(rollover, "UPDATE credentials SET stage = 'blocked', grace_ends_at = recorded_at, blocked_at = recorded_at")
+    rollover.refused("undo-block", credential, "--grace", "0s", code=1)
+    rollover.refused("undo-block", credential, "--grace", "soon", code=2)
+    assert rollover.done("undo-block", credential, "--grace", "2h", "--json").data["credential"] == credential
+    assert rollover.done("credential", "list", name, "--json").data[0]["stage"] == "previous"
+
+
+def test_an_unknown_credential_is_told(rollover: CommandLine) -> None:
+    assert "there is no credential" in rollover.refused("undo-block", "cred_9", "--grace", "2h", code=1)
+
+
+def test_events_are_told_for_one_resource_or_all(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    assert [one["kind"] for one in rollover.done("events", name, "--json").data] == ["resource_registered"]
+    assert len(rollover.done("events", "--json").data) == 3
+    assert len(rollover.done("events", "--limit", "1").out.splitlines()) == 2
+    rollover.refused("events", "--limit", "0", code=2)
+
+
+def test_the_status_counts_and_says_what_is_late(rollover: CommandLine) -> None:
+    assert "resource add" in rollover.done("status").out
+    name = rollover.with_resource()
+    rollover.done("rotate", name)
+    counts = rollover.done("status", "--json").data
+    assert counts["rotations"] == {"requested": 1}
+    change(rollover, "UPDATE rotations SET due_at = '2020-01-01 00:00:00.000000'")
+    assert "do workers run?" in rollover.done("status").err

@@ -1,0 +1,111 @@
+"""Keys, the audit trail, and the doctor."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from typing import TYPE_CHECKING
+
+from rotation.errors import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pytest
+
+    from tests.command_line import CommandLine
+    from worker.sandbox.broker import PrivateBroker
+
+
+def test_keys_are_made_listed_and_added(bare_rollover: CommandLine) -> None:
+    bare_rollover.done("keys", "create")
+    path = bare_rollover.key_file
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = bare_rollover.done("keys", "list", "--json").data
+    assert {one["use"] for one in before} == {"secrets", "verifiers", "markers", "audit"}
+    added = bare_rollover.done("keys", "add").out.split()
+    newest = {one["id"] for one in bare_rollover.done("keys", "list", "--json").data if one["newest"]}
+    assert set(added) <= newest
+    assert "newest" in bare_rollover.done("keys", "list").out
+    bits = [line.split()[1] for line in path.read_text().splitlines() if not line.startswith("#")]
+    assert not [one for one in bits if one in bare_rollover.done("keys", "list").out]
+
+
+def test_a_key_file_is_made_once(bare_rollover: CommandLine) -> None:
+    file = str(bare_rollover.directory / "some" / "keys")
+    bare_rollover.done("keys", "create", file)
+    assert "already" in bare_rollover("keys", "create", file).err
+
+
+def test_keys_are_not_added_to_nothing(bare_rollover: CommandLine) -> None:
+    answer = bare_rollover("keys", "add", "/nonexistent/keys")
+    assert answer.code == 2
+    assert "rollover keys create" in answer.err
+
+
+def test_keys_in_a_variable_have_no_file(bare_rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = bare_rollover.directory / "keys"
+    bare_rollover.done("keys", "create", str(file))
+    monkeypatch.setenv("ROLLOVER_KEYS", file.read_text())
+    assert bare_rollover("keys", "add").code == 2
+    assert len(bare_rollover.done("keys", "list", "--json").data) == 4
+
+
+def test_a_whole_trail_verifies_and_a_changed_one_does_not(rollover: CommandLine) -> None:
+    rollover.with_resource()
+    assert rollover.done("audit", "verify", "--json").data == {"ok": True, "faults": []}
+    assert "whole" in rollover.done("audit", "verify").err
+    with sqlite3.connect(rollover.directory / "state" / "rollover.db") as connection:
+        connection.execute("UPDATE events SET actor = 'nobody' WHERE kind = 'server_added'")
+    connection.close()
+    answer = rollover("audit", "verify")
+    assert answer.code == 1
+    assert "was changed" in answer.out
+    assert not rollover("audit", "verify", "--json").data["ok"]
+
+
+def found(rollover: CommandLine) -> Mapping[str, tuple[bool, str]]:
+    data = rollover("doctor", "--json").data
+    return {one["what"]: (one["ok"], one["found"] + " " + one["advice"]) for one in data["findings"]}
+
+
+def test_the_doctor_finds_nothing_wrong(
+    rollover: CommandLine, valkey_server: PrivateBroker, local_vercel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLOVER_BROKER_URL", valkey_server.url.reveal())
+    monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
+    rollover.with_resource()
+    assert rollover.done("doctor").out.count(" ok ") == 7
+    assert all(ok for ok, _ in found(rollover).values())
+
+
+def test_the_doctor_tells_all_that_is_wrong_and_what_to_do(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollover.with_resource()
+    rollover.engine.faults = (Fault("admin", "may not make logins", "ALTER ROLE admin CREATEROLE;"),)
+    rollover.done("installation", "park", "icfg_1", "--reason", "the token is refused")
+    monkeypatch.setenv("ROLLOVER_BROKER_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", "http://127.0.0.1:1")
+    answer = rollover("doctor")
+    assert answer.code == 1
+    wrong = {what: told for what, (ok, told) in found(rollover).items() if not ok}
+    assert sorted(wrong) == ["Vercel", "broker", "installation icfg_1", "resource icfg_1/store_42"]
+    assert "CREATEROLE" in wrong["resource icfg_1/store_42"]
+    assert "the token is refused" in wrong["installation icfg_1"]
+
+
+def test_the_doctor_says_that_the_store_has_no_tables(
+    bare_rollover: CommandLine, local_vercel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
+    ok, told = found(bare_rollover)["store"]
+    assert not ok
+    assert "rollover migrate" in told
+
+
+def test_the_doctor_finds_a_token_whose_key_is_gone(rollover: CommandLine, local_vercel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
+    rollover.with_installation()
+    rollover.key_file.unlink()
+    ok, told = found(rollover)["installation icfg_1"]
+    assert not ok
+    assert "is not in the keyring" in told
