@@ -501,6 +501,8 @@ class RotationCase:
     """The open rotation of the resource, when this one is `requested` and waits behind it."""
     generations: int = 0
     """The highest generation ever recorded for the resource."""
+    version: int = 0
+    """How many events the resource had when this was read: as long as it has no more, nobody else has moved anything of it."""
 
     @property
     def credential(self) -> Credential:
@@ -527,6 +529,8 @@ class CredentialCase:
     credential: Credential
     resource: Resource
     credentials: tuple[Credential, ...]
+    version: int = 0
+    """As in `RotationCase`."""
 
     @property
     def current(self) -> Credential | None:

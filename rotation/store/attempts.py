@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, exists, func, insert, select, text, update
+from sqlalchemy import bindparam, exists, func, insert, or_, select, text, update
 
 from rotation.errors import IllegalMove
 from rotation.model import AttemptState, new_id
 from rotation.store.database import per_dialect
 from rotation.store.rows import attempt_of
-from rotation.store.rules import attempt_times, check_offered, check_outcome
+from rotation.store.rules import attempt_times, check_offered
 from rotation.store.tables import ON_ITS_WAY, attempts, rotations
 
 if TYPE_CHECKING:
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 ID_BYTES = 8
 
-READ = select(attempts).where(attempts.c.id == bindparam("attempt_id"), attempts.c.resource_id == bindparam("resource_id"))
+_answered = ("state", "answered_at", "status", "note")
 ANSWER = (
     update(attempts)
-    .where(attempts.c.id == bindparam("attempt_id"))
-    .values({name: bindparam(f"new_{name}", type_=attempts.c[name].type) for name in ("state", "answered_at", "status", "note")})
+    .where(
+        attempts.c.id == bindparam("attempt_id"),
+        attempts.c.resource_id == bindparam("of_resource"),
+        or_(attempts.c.state == text("'open'"), attempts.c.state == bindparam("new_state", type_=attempts.c.state.type)),
+    )
+    .values({name: bindparam(f"new_{name}", type_=attempts.c[name].type) for name in _answered})
 )
 
 _earlier = attempts.alias("earlier")
@@ -42,9 +46,13 @@ _other_on_its_way = exists(
     )
 )
 _given = ("id", "resource_id", "rotation_id", "credential_id", "state", "opened_at", "send_before", "expires_at", "fence", "note")
-OPEN = insert(attempts).values(
-    {name: bindparam(f"new_{name}", type_=attempts.c[name].type) for name in _given}
-    | {"number": _number.scalar_subquery(), "clean": ~_other_on_its_way}
+OPEN = (
+    insert(attempts)
+    .values(
+        {name: bindparam(f"new_{name}", type_=attempts.c[name].type) for name in _given}
+        | {"number": _number.scalar_subquery(), "clean": ~_other_on_its_way}
+    )
+    .returning(attempts)
 )
 
 
@@ -68,11 +76,11 @@ MAY_SEND = per_dialect(_may_send)
 
 def open_attempt(
     connection: Connection, rotation: Rotation, terms: AttemptTerms, *, fence: int, now: datetime, claimed_until: datetime
-) -> None:
-    """Insert an attempt for the rotation's credential. Raises `IllegalMove` unless the rotation is offered."""
+) -> Attempt:
+    """Insert an attempt for the rotation's credential, and give it back. Raises `IllegalMove` unless the rotation is offered."""
     check_offered(rotation)
     send_before, expires_at = attempt_times(now, claimed_until, terms)
-    connection.execute(
+    row = connection.execute(
         OPEN,
         {
             "new_id": new_id("att", now, secrets.token_bytes(ID_BYTES)),
@@ -87,24 +95,19 @@ def open_attempt(
             "new_note": "",
         },
     )
+    return attempt_of(row.mappings().one())
 
 
 def answer_attempt(connection: Connection, resource_id: str, outcome: Attempt) -> None:
     """Write what came of an attempt. Raises `IllegalMove` when it has another outcome, or is not one of the resource."""
-    row = connection.execute(READ, {"attempt_id": outcome.id, "resource_id": resource_id}).mappings().one_or_none()
-    if row is None:
-        raise IllegalMove(f"attempt {outcome.id} is not one of this resource")
-    check_outcome(attempt_of(row), outcome)
-    connection.execute(
-        ANSWER,
-        {
-            "attempt_id": outcome.id,
-            "new_state": outcome.state.value,
-            "new_answered_at": outcome.answered_at,
-            "new_status": outcome.status,
-            "new_note": outcome.note,
-        },
-    )
+    written = {
+        "new_state": outcome.state.value,
+        "new_answered_at": outcome.answered_at,
+        "new_status": outcome.status,
+        "new_note": outcome.note,
+    }
+    if connection.execute(ANSWER, {"attempt_id": outcome.id, "of_resource": resource_id, **written}).rowcount != 1:
+        raise IllegalMove(f"attempt {outcome.id} is not one of this resource, or has another outcome already")
 
 
 def may_send(database: Database, claim: Claim, attempt: Attempt) -> bool:

@@ -1,14 +1,16 @@
-"""Reading a case: all that a step may look at, in as few queries as it takes. Every statement is made once."""
+"""Reading a case: all that a step may look at, in one statement. Every statement is made once."""
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, bindparam, func, or_, select, text
+from sqlalchemy import bindparam, select, text
 
 from rotation.errors import NotFound
 from rotation.model import CredentialCase, Resource, ResourceCase, ResourceState, RotationCase, RotationState
+from rotation.store.documents import DIALECTS, decoded, document, many, one, row, time_of
 from rotation.store.rows import attempt_of, credential_of, installation_of, request_of, rotation_of, schedule_of, server_of
 from rotation.store.specs import spec_from_json
 from rotation.store.tables import (
@@ -21,86 +23,86 @@ from rotation.store.tables import (
     credentials,
     installations,
     requests,
-    resource_revisions,
     resources,
     rotations,
     servers,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, TextClause
 
-    from rotation.model import Claim, Credential, ResourceSpec, Rotation
+    from rotation.model import Attempt, Claim, Credential, Request, ResourceSpec
+    from rotation.ports import Clock
+    from rotation.store.documents import Document
 
 SPECS_KEPT = 2_048
 
-_present = resource_revisions.alias("present")
-_began = resource_revisions.alias("began")
 
-
-def _named(*tables: Any) -> list[Any]:  # noqa: ANN401 - tables and aliases
-    """The columns of several tables in one row, each by table and name."""
-    return [column.label(f"{table.name}_{column.name}") for table in tables for column in table.c]
-
-
-def _part(row: Row[Any], table: Any) -> Mapping[str, Any]:  # noqa: ANN401 - a table or an alias
-    """The columns of one of the tables."""
-    mapping = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
-    return {column.name: mapping[f"{table.name}_{column.name}"] for column in table.c}
-
-
-def _of_resource(*tables: Any) -> Select[Any]:  # noqa: ANN401 - tables and aliases
-    here = resources.join(servers, servers.c.name == resources.c.server).join(
-        _present, (_present.c.resource_id == resources.c.id) & (_present.c.revision == resources.c.revision)
-    )
-    return select(*_named(resources, servers, *tables), _present.c.spec.label("present_spec")).select_from(here)
-
-
-RESOURCE = _of_resource().where(resources.c.id == bindparam("resource_id"))
-
-_generations = select(func.max(credentials.c.generation)).where(credentials.c.resource_id == resources.c.id).scalar_subquery()
-ROTATION = (
-    _of_resource(rotations, installations)
-    .add_columns(_began.c.spec.label("began_spec"), func.coalesce(_generations, 0).label("generations"))
-    .join(rotations, rotations.c.resource_id == resources.c.id)
-    .join(installations, installations.c.id == resources.c.installation_id)
-    .join(_began, (_began.c.resource_id == resources.c.id) & (_began.c.revision == rotations.c.revision))
-    .where(rotations.c.id == bindparam("rotation_id"))
-)
-CREDENTIAL = (
-    _of_resource(credentials)
-    .join(credentials, credentials.c.resource_id == resources.c.id)
-    .where(credentials.c.id == bindparam("credential_id"))
+_RESOURCE_FROM = (
+    "resources AS s JOIN servers AS v ON v.name = s.server"
+    " JOIN resource_revisions AS present ON present.resource_id = s.id AND present.revision = s.revision"
 )
 
-ALIVE_CREDENTIALS = (
-    select(credentials).where(credentials.c.resource_id == bindparam("resource_id"), text(ALIVE)).order_by(credentials.c.generation)
-)
-ATTEMPTS = (
-    select(attempts)
-    .where(
-        attempts.c.resource_id == bindparam("resource_id"),
-        or_(
-            attempts.c.rotation_id == bindparam("rotation_id"),
-            text(ON_ITS_WAY) & (attempts.c.expires_at > bindparam("now", type_=UtcTime())),
+
+def _resource_parts(dialect: str) -> dict[str, str]:
+    now = "clock_timestamp()" if dialect == "postgresql" else "NULL"
+    return {
+        "now": now,
+        "resource": row(dialect, resources, "s"),
+        "server": row(dialect, servers, "v"),
+        "present": "present.spec",
+        "version": "(SELECT length FROM chains WHERE id = s.id)",
+    }
+
+
+def _resource_statement(dialect: str) -> str:
+    return f"SELECT {document(dialect, **_resource_parts(dialect))} FROM {_RESOURCE_FROM} WHERE s.id = :row_id"  # noqa: S608 - all constants
+
+
+def _alive(dialect: str) -> str:
+    return many(dialect, credentials, "c", f"c.resource_id = s.id AND c.{ALIVE}")
+
+
+def _rotation_statement(dialect: str) -> str:
+    now = "(SELECT clock_timestamp())" if dialect == "postgresql" else ":now"
+    requested = "(SELECT id FROM rotations WHERE resource_id = s.id AND state = 'requested')"
+    parts = document(
+        dialect,
+        **_resource_parts(dialect),
+        rotation=row(dialect, rotations, "r"),
+        installation=row(dialect, installations, "i"),
+        began="began.spec",
+        generations="(SELECT coalesce(max(generation), 0) FROM credentials WHERE resource_id = s.id)",
+        requests=many(dialect, requests, "q", f"q.rotation_id = r.id OR q.rotation_id = {requested}"),
+        attempts=many(
+            dialect, attempts, "a", f"a.rotation_id = r.id OR (a.resource_id = s.id AND a.{ON_ITS_WAY} AND a.expires_at > {now})"
         ),
+        credentials=_alive(dialect),
+        ahead=one(dialect, rotations, "o", f"r.state = 'requested' AND o.resource_id = s.id AND o.{OPEN}"),
     )
-    .order_by(attempts.c.opened_at, attempts.c.rotation_id, attempts.c.number)
-)
-_requested = (
-    select(rotations.c.id)
-    .where(rotations.c.resource_id == bindparam("resource_id"), rotations.c.state == text("'requested'"))
-    .scalar_subquery()
-)
-REQUESTS = (
-    select(requests)
-    .where(or_(requests.c.rotation_id == bindparam("rotation_id"), requests.c.rotation_id == _requested))
-    .order_by(requests.c.received_at, requests.c.id)
-)
-AHEAD = select(rotations).where(rotations.c.resource_id == bindparam("resource_id"), text(OPEN))
+    return (
+        f"SELECT {parts} FROM {_RESOURCE_FROM} JOIN rotations AS r ON r.resource_id = s.id"  # noqa: S608 - all constants
+        " JOIN installations AS i ON i.id = s.installation_id"
+        " JOIN resource_revisions AS began ON began.resource_id = s.id AND began.revision = r.revision WHERE r.id = :row_id"
+    )
+
+
+def _credential_statement(dialect: str) -> str:
+    parts = document(dialect, **_resource_parts(dialect), credential=row(dialect, credentials, "r"), credentials=_alive(dialect))
+    return f"SELECT {parts} FROM {_RESOURCE_FROM} JOIN credentials AS r ON r.resource_id = s.id WHERE r.id = :row_id"  # noqa: S608 - all constants
+
+
+def _statements(build: Callable[[str], str]) -> Mapping[str, TextClause]:
+    made = {dialect: text(build(dialect)) for dialect in DIALECTS}
+    return {dialect: one.bindparams(bindparam("now", type_=UtcTime())) if ":now" in one.text else one for dialect, one in made.items()}
+
+
+RESOURCE = _statements(_resource_statement)
+ROTATION = _statements(_rotation_statement)
+CREDENTIAL = _statements(_credential_statement)
 
 LOCKED_ROTATIONS = (
     select(rotations)
@@ -122,64 +124,78 @@ def _spec(stored: str) -> ResourceSpec:
     return spec_from_json(stored)
 
 
-def _resource(row: Row[Any], spec: ResourceSpec) -> Resource:
-    part = _part(row, resources)
+def _read(connection: Connection, statements: Mapping[str, TextClause], row_id: str, clock: Clock) -> tuple[Document, datetime]:
+    """The document of a row that is there, and the store's clock as it was read."""
+    dialect = connection.dialect.name
+    now = clock.now()
+    place = {"row_id": row_id, "now": now} if dialect == "sqlite" and statements is ROTATION else {"row_id": row_id}
+    read: Document = json.loads(connection.execute(statements[dialect], place).scalar_one())
+    return read, now if read["now"] is None else time_of(read["now"])
+
+
+def _resource(read: Document, spec: ResourceSpec) -> Resource:
+    stored = decoded(resources, read["resource"])
     return Resource(
-        id=part["id"],
-        state=ResourceState(part["state"]),
-        revision=part["revision"],
+        id=stored["id"],
+        state=ResourceState(stored["state"]),
+        revision=stored["revision"],
         spec=spec,
-        server=server_of(_part(row, servers)),
-        schedule=schedule_of(part),
+        server=server_of(decoded(servers, read["server"])),
+        schedule=schedule_of(stored),
     )
+
+
+def _credentials(read: Document) -> tuple[Credential, ...]:
+    rows = sorted(read["credentials"] or (), key=lambda one: one["generation"])
+    return tuple(credential_of(decoded(credentials, one)) for one in rows)
+
+
+def _attempts(read: Document) -> tuple[Attempt, ...]:
+    rows = (attempt_of(decoded(attempts, one)) for one in read["attempts"] or ())
+    return tuple(sorted(rows, key=lambda one: (one.opened_at, one.rotation_id, one.number)))
+
+
+def _requests(read: Document) -> list[Request]:
+    rows = (request_of(decoded(requests, one)) for one in read["requests"] or ())
+    return sorted(rows, key=lambda one: (one.received_at, one.id))
 
 
 def read_resource(connection: Connection, resource_id: str) -> Resource:
     """The resource with its newest revision. Raises `NotFound`."""
-    row = connection.execute(RESOURCE, {"resource_id": resource_id}).one_or_none()
-    if row is None:
+    found = connection.execute(RESOURCE[connection.dialect.name], {"row_id": resource_id}).scalar_one_or_none()
+    if found is None:
         raise NotFound("resource", resource_id)
-    return _resource(row, _spec(row.present_spec))
+    read = json.loads(found)
+    return _resource(read, _spec(read["present"]))
 
 
-def _alive(connection: Connection, resource_id: str) -> tuple[Credential, ...]:
-    return tuple(credential_of(row) for row in connection.execute(ALIVE_CREDENTIALS, {"resource_id": resource_id}).mappings())
-
-
-def read_rotation_case(connection: Connection, rotation_id: str, claim: Claim, now: datetime) -> RotationCase:
+def read_rotation_case(connection: Connection, clock: Clock, claim: Claim) -> RotationCase:
     """The case of a rotation that is claimed."""
-    row = connection.execute(ROTATION, {"rotation_id": rotation_id}).one()
-    rotation = rotation_of(_part(row, rotations))
-    place = {"resource_id": rotation.resource_id, "rotation_id": rotation.id}
-    asked = [request_of(one) for one in connection.execute(REQUESTS, place).mappings()]
+    read, now = _read(connection, ROTATION, claim.row_id, clock)
+    rotation = rotation_of(decoded(rotations, read["rotation"]))
+    asked = _requests(read)
     return RotationCase(
         claim=claim,
         now=now,
         rotation=rotation,
-        resource=_resource(row, _spec(row.present_spec if rotation.state is RotationState.REQUESTED else row.began_spec)),
-        installation=installation_of(_part(row, installations)),
+        resource=_resource(read, _spec(read["present" if rotation.state is RotationState.REQUESTED else "began"])),
+        installation=installation_of(decoded(installations, read["installation"])),
         requests=tuple(one for one in asked if one.rotation_id == rotation.id),
-        attempts=tuple(attempt_of(one) for one in connection.execute(ATTEMPTS, {**place, "now": now}).mappings()),
-        credentials=_alive(connection, rotation.resource_id),
-        present_policy=_spec(row.present_spec).policy,
+        attempts=_attempts(read),
+        credentials=_credentials(read),
+        present_policy=_spec(read["present"]).policy,
         follow_up=tuple(one for one in asked if one.rotation_id != rotation.id),
-        ahead=_ahead(connection, rotation),
-        generations=row.generations,
+        ahead=None if read["ahead"] is None else rotation_of(decoded(rotations, read["ahead"])),
+        generations=read["generations"],
+        version=read["version"],
     )
 
 
-def _ahead(connection: Connection, rotation: Rotation) -> Rotation | None:
-    if rotation.state is not RotationState.REQUESTED:
-        return None
-    row = connection.execute(AHEAD, {"resource_id": rotation.resource_id}).mappings().one_or_none()
-    return None if row is None else rotation_of(row)
-
-
-def read_credential_case(connection: Connection, credential_id: str, claim: Claim, now: datetime) -> CredentialCase:
+def read_credential_case(connection: Connection, clock: Clock, claim: Claim) -> CredentialCase:
     """The case of a credential that is claimed."""
-    row = connection.execute(CREDENTIAL, {"credential_id": credential_id}).one()
-    credential = credential_of(_part(row, credentials))
-    return CredentialCase(claim, now, credential, _resource(row, _spec(row.present_spec)), _alive(connection, credential.resource_id))
+    read, now = _read(connection, CREDENTIAL, claim.row_id, clock)
+    credential = credential_of(decoded(credentials, read["credential"]))
+    return CredentialCase(claim, now, credential, _resource(read, _spec(read["present"])), _credentials(read), read["version"])
 
 
 def read_resource_case(connection: Connection, resource_id: str, key: str | None, now: datetime) -> ResourceCase:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table, Update
 
-    from rotation.model import AttemptTerms, Credential, Move, Wait
+    from rotation.model import Attempt, AttemptTerms, Credential, Move, Wait
 
     Claimable = Rotation | Credential
 
@@ -109,6 +109,8 @@ class Writing:
     held: Claimable | None = None
     claimed_until: datetime | None = None
     known: dict[str, Claimable] = field(default_factory=dict)
+    opened: Attempt | None = None
+    """The attempt that was inserted."""
 
     def move(self, move: Move) -> Claimable | None:
         """Write every row of the move but its event. Gives the held row as it is now. Raises `LostClaim`, `IllegalMove`, `Conflict`."""
@@ -126,7 +128,7 @@ class Writing:
         if move.attempt is not None:
             answer_attempt(self.connection, self.resource_id, move.attempt)
         if move.opens_attempt is not None:
-            self._open(after, move.opens_attempt)
+            self.opened = self._open(after, move.opens_attempt)
         self._write_resource(move)
         return after
 
@@ -152,11 +154,11 @@ class Writing:
             answer_attempt(self.connection, self.resource_id, wait.attempt)
         return after
 
-    def open_attempt(self, terms: AttemptTerms) -> None:
+    def open_attempt(self, terms: AttemptTerms) -> Attempt:
         """Renew the claim and insert an attempt for the held rotation; it uses up the place that was kept for it."""
         row = self._claimed_row()
         self._compare_and_set(RENEW_FOR_ATTEMPT, row, {**self._renewed(row), "reserved_at": None})
-        self._open(row, terms)
+        return self._open(row, terms)
 
     def _claimed_row(self) -> Claimable:
         if self.held is None:
@@ -240,11 +242,11 @@ class Writing:
         if move.new_requests:
             self.connection.execute(NEW_REQUEST, [request_row(one) for one in move.new_requests])
 
-    def _open(self, rotation: Claimable | None, terms: AttemptTerms) -> None:
+    def _open(self, rotation: Claimable | None, terms: AttemptTerms) -> Attempt:
         if not isinstance(rotation, Rotation) or self.claimed_until is None:
             raise IllegalMove("an attempt is opened only for a rotation that is held")
         fence = self._claimed_row().fence
-        open_attempt(self.connection, rotation, terms, fence=fence, now=self.now, claimed_until=self.claimed_until)
+        return open_attempt(self.connection, rotation, terms, fence=fence, now=self.now, claimed_until=self.claimed_until)
 
     def _write_resource(self, move: Move) -> None:
         columns: dict[str, Any] = {} if move.schedule is None else schedule_columns(move.schedule)

@@ -6,8 +6,9 @@ audit trail. A claim is one statement. Nothing is held over a call to anybody el
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -18,6 +19,7 @@ from rotation.store.attempts import may_send
 from rotation.store.audit import AuditTrail
 from rotation.store.cases import read_credential_case, read_resource_case, read_rotation_case
 from rotation.store.database import Database, make_engine
+from rotation.store.evolving import next_credential_case, next_rotation_case, with_attempt
 from rotation.store.fleet import Fleet
 from rotation.store.moves import Writing, rests
 from rotation.store.rules import INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
@@ -29,13 +31,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
 
     from rotation.model import Attempt, AttemptTerms, Credential, CredentialCase, ResourceCase, Server, Session, Wait
     from rotation.ports import Answer, Clock, Terms
     from rotation.store.audit import AuditFault, Checkpoint
 
-Case = TypeVar("Case", "RotationCase", "CredentialCase")
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a decision came to, inside its transaction: the row as it is now, and whether nobody else has moved the resource."""
+
+    connection: Connection
+    row: Rotation | Credential
+    now: datetime
+    opened: Attempt | None
+    alone: bool
 
 
 class SqlStore(Fleet):
@@ -63,7 +74,7 @@ class SqlStore(Fleet):
         if fence is None:
             return None
         with self.database.reading() as connection:
-            return read_rotation_case(connection, rotation_id, self._claim(rotation_id, fence, started), self.database.now_in(connection))
+            return read_rotation_case(connection, self.clock, self._claim(rotation_id, fence, started))
 
     def claim_credential(self, credential_id: str) -> CredentialCase | None:
         """As in the port."""
@@ -72,8 +83,7 @@ class SqlStore(Fleet):
         if fence is None:
             return None
         with self.database.reading() as connection:
-            claim = self._claim(credential_id, fence, started)
-            return read_credential_case(connection, credential_id, claim, self.database.now_in(connection))
+            return read_credential_case(connection, self.clock, self._claim(credential_id, fence, started))
 
     def _claim(self, row_id: str, fence: int, started: float) -> Claim:
         """The deadline counts from before the query, so that it is over before the store says so."""
@@ -81,15 +91,35 @@ class SqlStore(Fleet):
 
     def record_rotation(self, case: RotationCase, decision: Move | Wait) -> RotationCase | None:
         """As in the port."""
-        return self._record(case, case.rotation, decision, read_rotation_case)
+        started = self.clock.monotonic()
+        with self._recording(case, case.rotation, decision) as recorded:
+            after, claim, now = recorded.row, self._claim(case.rotation.id, case.claim.fence, started), recorded.now
+            if not isinstance(after, Rotation) or rests(after, now):
+                fresh = None
+            elif isinstance(decision, Move) and recorded.alone:
+                fresh = next_rotation_case(case, after, claim, now, decision, opened=recorded.opened)
+            else:
+                fresh = read_rotation_case(recorded.connection, self.clock, claim)
+        self._follow(case.resource.spec.installation_id, decision)
+        return fresh
 
     def record_credential(self, case: CredentialCase, decision: Move | Wait) -> CredentialCase | None:
         """As in the port."""
-        return self._record(case, case.credential, decision, read_credential_case)
-
-    def _record(self, case: Case, row: Rotation | Credential, decision: Move | Wait, read: Callable[..., Case]) -> Case | None:
         started = self.clock.monotonic()
-        fresh = None
+        with self._recording(case, case.credential, decision) as recorded:
+            after, claim, now = recorded.row, self._claim(case.credential.id, case.claim.fence, started), recorded.now
+            if isinstance(after, Rotation) or rests(after, now):
+                fresh = None
+            elif isinstance(decision, Move) and recorded.alone:
+                fresh = next_credential_case(case, after, claim, now, decision)
+            else:
+                fresh = read_credential_case(recorded.connection, self.clock, claim)
+        self._follow(case.resource.spec.installation_id, decision)
+        return fresh
+
+    @contextmanager
+    def _recording(self, case: RotationCase | CredentialCase, row: Rotation | Credential, decision: Move | Wait) -> Iterator[Recorded]:
+        """Write a decision; the transaction is committed when the block ends."""
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, row.resource_id)
             held = replace(row, fence=case.claim.fence)
@@ -100,10 +130,7 @@ class SqlStore(Fleet):
                 self.audit.append(connection, end, decision.event, *subjects(decision, *about))
             else:
                 after = writing.wait(decision)
-            if not rests(after, end.now):
-                fresh = read(connection, row.id, self._claim(row.id, case.claim.fence, started), end.now)
-        self._follow(case.resource.spec.installation_id, decision)
-        return fresh
+            yield Recorded(connection, replace(after, fence=held.fence), end.now, writing.opened, alone=end.length == case.version)
 
     def _follow(self, installation_id: str, decision: Move | Wait) -> None:
         """What a decision means for the installation, in a transaction of its own: the installations have a chain of their own."""
@@ -119,8 +146,11 @@ class SqlStore(Fleet):
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, case.rotation.resource_id)
             held = replace(case.rotation, fence=case.claim.fence)
-            Writing(connection, held.resource_id, end.now, held, end.now + self.terms.claim).open_attempt(terms)
-            return read_rotation_case(connection, held.id, self._claim(held.id, held.fence, started), end.now)
+            opened = Writing(connection, held.resource_id, end.now, held, end.now + self.terms.claim).open_attempt(terms)
+            claim = self._claim(held.id, held.fence, started)
+            if end.length == case.version:
+                return with_attempt(case, claim, end.now, opened)
+            return read_rotation_case(connection, self.clock, claim)
 
     def may_send(self, claim: Claim, attempt: Attempt) -> bool:
         """As in the port."""

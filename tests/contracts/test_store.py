@@ -313,8 +313,8 @@ def test_urgency_only_rises_and_use_is_written_by_sampling_alone(bench: Bench, r
     bench.store.see(SERVER, [session(present(case.current).username)])
     case = present(bench.store.record_rotation(case, verified(case)))
     changed = replace(present(case.current), last_seen_at=None)
-    case = present(bench.store.record_rotation(case, Move(event("x"), credentials=(changed,))))
-    assert present(case.current).last_seen_at is not None
+    bench.store.record_rotation(case, Move(event("x"), credentials=(changed,)))
+    assert bench.credential(changed.id).last_seen_at is not None
 
 
 def test_a_failed_plan_leaves_a_login_to_discard(bench: Bench, resource: Resource) -> None:
@@ -430,6 +430,40 @@ def test_a_second_attempt_uses_up_the_place_that_was_kept(bench: Bench, resource
         (2, AttemptState.OPEN, True),
     ]
     assert case.attempts[0].note == "reset"
+
+
+def test_an_attempt_that_comes_with_the_offer_uses_up_the_place_too(bench: Bench, resource: Resource) -> None:
+    case = begin(bench, resource, "planned", "verified")
+    kept = replace(case, rotation=replace(case.rotation, reserved_at=case.now))
+    case = present(bench.store.record_rotation(kept, offered(kept)))
+    assert case.rotation.reserved_at is None
+    assert bench.rotation(case.rotation.id).reserved_at is None
+
+
+def test_a_case_after_a_move_is_what_the_store_holds(bench: Bench, resource: Resource) -> None:
+    case = begin(bench, resource)
+    for step in (planned, verified, offered):
+        case = present(bench.store.record_rotation(case, step(case)))
+        bench.advance(MINUTE)
+        read = present(bench.store.claim_rotation(case.rotation.id))
+        assert replace(read.rotation, fence=0) == replace(case.rotation, fence=0)
+        assert (read.credentials, read.requests, read.generations) == (case.credentials, case.requests, case.generations)
+        assert (read.resource, read.follow_up, read.ahead) == (case.resource, case.follow_up, case.ahead)
+        assert [one.id for one in read.attempts] == [one.id for one in case.attempts]
+        case = read
+
+
+def test_a_retirement_after_a_move_is_what_the_store_holds(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    bench.advance(2 * DAY)
+    (old,) = bench.store.due_credentials(10)
+    case = present(bench.store.claim_credential(old))
+    case = present(bench.store.record_credential(case, blocked(case)))
+    bench.advance(MINUTE)
+    read = present(bench.store.claim_credential(old))
+    assert replace(read.credential, fence=0, due_at=None) == replace(case.credential, fence=0, due_at=None)
+    assert [(one.id, one.stage) for one in read.credentials] == [(one.id, one.stage) for one in case.credentials]
+    assert read.resource == case.resource
 
 
 def test_no_attempt_may_be_sent_beyond_the_claim(bench: Bench, resource: Resource) -> None:
