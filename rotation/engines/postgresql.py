@@ -81,7 +81,7 @@ class PostgresqlEngine:
         """A fresh name, a password, and the verifier that PostgreSQL gets instead of it."""
         username = logins.new_username(resource.spec.database.login_prefix, generation, entropy)
         password = logins.new_password(resource.spec.password_length, entropy)
-        return Minted(username, password, scram.verifier(password, entropy.bytes(scram.SALT_BYTES)))
+        return Minted(username, password, scram.verifier(password, scram.Salting(entropy.bytes(scram.SALT_BYTES))))
 
     def preflight(self, resource: Resource, deadline: Deadline) -> tuple[Fault, ...]:
         """Every right that is missing, with the SQL that gives it."""
@@ -94,6 +94,7 @@ class PostgresqlEngine:
     def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
         """Create the login, or mend it with the same verifier: another salt would strand poolers that keep the old one."""
         self._admin.expect_time(resource.server, deadline, "create a login")
+        self._doors.remember(resource.server, credential.username, verifier)
         marker = self._sealer.mark(credential.id)
         owner, name = resource.spec.database.owner_role, credential.username
         with self._admin.session(resource.server, deadline) as session:

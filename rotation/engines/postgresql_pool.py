@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation.errors import Unavailable
+from rotation.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +119,11 @@ class ServerPool:
         except Unavailable:
             with self._changed:
                 self._breaker.failed()
+            raise
+        except Refused:
+            # It answers: what it says is not the breaker's concern.
+            with self._changed:
+                self._breaker.succeeded()
             raise
         with self._changed:
             self._breaker.succeeded()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
 
 from rotation.model import Sensitive
 
@@ -18,13 +19,38 @@ ITERATIONS = 4096
 SALT_BYTES = 16
 
 
-def verifier(password: Sensitive, salt: bytes, iterations: int = ITERATIONS) -> Sensitive:
+@dataclass(frozen=True, slots=True)
+class Salting:
+    """What a verifier says openly: how the keys follow from the password."""
+
+    salt: bytes
+    iterations: int = ITERATIONS
+
+
+def verifier(password: Sensitive, salting: Salting) -> Sensitive:
     """`SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`. The password is ASCII, which SASLprep leaves as it is."""
-    salted = hashlib.pbkdf2_hmac("sha256", password.reveal().encode("ascii"), salt, iterations)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    client_key, server_key = _keys(password, salting)
     stored_key = hashlib.sha256(client_key).digest()
-    server_key = hmac.digest(salted, b"Server Key", "sha256")
-    return Sensitive(f"SCRAM-SHA-256${iterations}:{_text(salt)}${_text(stored_key)}:{_text(server_key)}")
+    return Sensitive(f"SCRAM-SHA-256${salting.iterations}:{_text(salting.salt)}${_text(stored_key)}:{_text(server_key)}")
+
+
+def salting_of(verifier: Sensitive) -> Salting:
+    """The open part of a verifier that this module made."""
+    iterations, _, salt = verifier.reveal().split("$")[1].partition(":")
+    return Salting(b64decode(salt), int(iterations))
+
+
+def login_keys(password: Sensitive, salting: Salting) -> dict[str, str]:
+    """Libpq's parameters by which it logs in with keys instead of the password (since 18). Deriving them by hashlib is twice as fast as
+    libpq's own derivation, and a login with them proves the password as well.
+    """
+    client_key, server_key = _keys(password, salting)
+    return {"scram_client_key": _text(client_key), "scram_server_key": _text(server_key)}
+
+
+def _keys(password: Sensitive, salting: Salting) -> tuple[bytes, bytes]:
+    salted = hashlib.pbkdf2_hmac("sha256", password.reveal().encode("ascii"), salting.salt, salting.iterations)
+    return hmac.digest(salted, b"Client Key", "sha256"), hmac.digest(salted, b"Server Key", "sha256")
 
 
 def _text(raw: bytes) -> str:

@@ -2,141 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rotation.errors import LostClaim, Refused, Unavailable
-from rotation.model import (
-    APPLICATION_NAME,
-    Credential,
-    Database,
-    Deadline,
-    Login,
-    Minted,
-    RenderedSecret,
-    Resource,
-    ResourceSpec,
-    ResourceState,
-    Sensitive,
-    Server,
-)
-from tests.fakes.clock import FakeClock
-from tests.fakes.engine import FakeEngine
-from tests.fakes.entropy import FakeEntropy
-from tests.fakes.sealer import FakeSealer
+from rotation.model import APPLICATION_NAME, Credential, Login, Minted, RenderedSecret, Resource, Sensitive
+from tests.engine_worlds import FakeWorld, RealWorld
 from tests.postgresql_servers import BINARIES
-from tests.postgresql_tenants import (
-    TEMPLATE,
-    SystemEntropy,
-    as_login,
-    as_superuser,
-    credential_of,
-    engine_for,
-    logs_in,
-    new_tenant,
-    within,
-)
+from tests.postgresql_tenants import credential_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
-    from rotation.ports import Engine, Entropy
-    from worker.sandbox.postgresql import PrivatePostgresql
+    from tests.engine_worlds import World
 
 FOREIGN = Login("Old App-Login", Sensitive("chosen by a person long ago"))
-
-
-TENANTS: WeakKeyDictionary[PrivatePostgresql, Resource] = WeakKeyDictionary()
-
-
-class World(Protocol):
-    """An engine with a database behind it that a test may look at and touch by itself."""
-
-    @property
-    def engine(self) -> Engine: ...
-    @property
-    def entropy(self) -> Entropy: ...
-    def new_resource(self) -> Resource: ...
-    def add_login(self, resource: Resource, login: Login) -> None: ...
-    def logs_in(self, resource: Resource, login: Login) -> bool: ...
-    def session(self, resource: Resource, login: Login) -> AbstractContextManager[None]: ...
-    def deadline(self) -> Deadline: ...
-    def late(self) -> Deadline: ...
-
-
-class FakeWorld:
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.entropy = FakeEntropy()
-        self.engine = FakeEngine(FakeSealer(), self.clock)
-        self._count = 0
-
-    def new_resource(self) -> Resource:
-        self._count += 1
-        name = f"tenant{self._count}"
-        database = Database("pg", name, f"{name}_owner", name)
-        spec = ResourceSpec("icfg_1", name, "postgres", "postgresql", owns_all_secrets=True, database=database, secrets=(TEMPLATE,))
-        return Resource(name, ResourceState.ACTIVE, 1, spec, Server("pg", "postgresql", "db.example.com", 5432))
-
-    def add_login(self, resource: Resource, login: Login) -> None:
-        self.engine.add_login("pg", login.username, login.password.reveal())
-
-    def logs_in(self, resource: Resource, login: Login) -> bool:
-        return self.engine.logs_in(login.username, login.password.reveal())
-
-    @contextmanager
-    def session(self, resource: Resource, login: Login) -> Iterator[None]:
-        self.engine.open_session("pg", login.username, client="127.0.0.1")
-        yield
-        self.engine.close_sessions("pg", login.username)
-
-    def deadline(self) -> Deadline:
-        return Deadline(self.clock.monotonic() + 20)
-
-    def late(self) -> Deadline:
-        deadline = self.deadline()
-        self.clock.advance(timedelta(seconds=21))
-        return deadline
-
-
-class RealWorld:
-    def __init__(self, server: PrivatePostgresql) -> None:
-        self.server = server
-        self.entropy = SystemEntropy()
-        self.engine = engine_for(server)
-
-    def new_resource(self) -> Resource:
-        """One database for all tests of a server: each makes logins of its own in it."""
-        return TENANTS.get(self.server) or TENANTS.setdefault(self.server, new_tenant(self.server))
-
-    def add_login(self, resource: Resource, login: Login) -> None:
-        as_superuser(
-            self.server,
-            f'DROP ROLE IF EXISTS "{login.username}"',
-            f"CREATE ROLE \"{login.username}\" LOGIN PASSWORD '{login.password.reveal()}'",
-            f'GRANT "{login.username}" TO rollover_admin WITH ADMIN OPTION',
-        )
-
-    def logs_in(self, resource: Resource, login: Login) -> bool:
-        return logs_in(self.server, resource.spec.database.name, login.username, login.password.reveal())
-
-    @contextmanager
-    def session(self, resource: Resource, login: Login) -> Iterator[None]:
-        with as_login(self.server, resource.spec.database.name, login):
-            yield
-
-    def deadline(self) -> Deadline:
-        return within()
-
-    def late(self) -> Deadline:
-        return Deadline(time.monotonic() - 0.001)
 
 
 @pytest.fixture(params=["fake", *sorted(BINARIES)])
@@ -233,6 +115,14 @@ def test_both_generations_get_in_and_the_new_one_is_like_the_old(world: World) -
     assert world.logs_in(resource, old)
     assert world.logs_in(resource, new)
     assert world.engine.parity(resource, new.username, old.username, world.deadline()) == ()
+
+
+def test_a_login_that_is_to_be_like_nobody_is_refused(world: World) -> None:
+    resource = world.new_resource()
+    minted = world.engine.mint(resource, 2, world.entropy)
+
+    with pytest.raises(Refused):
+        world.engine.admit(resource, credential_of(resource, minted, 2), minted.verifier, "nobody", world.deadline())
 
 
 def test_parity_with_a_login_that_does_not_exist_is_a_fault(world: World) -> None:

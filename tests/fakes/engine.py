@@ -135,6 +135,8 @@ class FakeEngine:
             if known is not None and known.marker != marker:
                 raise Refused(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
             model = place.roles.get(like) if like else None
+            if like and model is None:
+                raise Refused(f"the login {like}, which the new one is to be like, does not exist")
             place.roles[credential.username] = FakeRole(
                 credential.username,
                 verifier.reveal(),

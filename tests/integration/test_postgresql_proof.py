@@ -16,7 +16,7 @@ from rotation.errors import Refused, Unavailable
 from rotation.model import Endpoint, Login, RenderedSecret, Sensitive
 from tests.fakes.pooler import REFUSAL, FakePooler
 from tests.postgresql_servers import BINARIES
-from tests.postgresql_tenants import SystemEntropy, credential_of, engine_for, new_tenant, within
+from tests.postgresql_tenants import SystemEntropy, as_superuser, credential_of, engine_for, new_tenant, within
 from worker.sandbox.postgresql import PrivatePostgresql, free_port
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ def test_every_endpoint_is_logged_in_at(postgresql: PrivatePostgresql, engine: P
     pooler.answer = REFUSAL
     with pytest.raises(Unavailable, match="endpoint pooled"):
         engine.check(resource, login, (), within())
+
+
+def test_a_login_whose_salt_was_changed_meanwhile_gets_in_by_its_password(postgresql: PrivatePostgresql, engine: PostgresqlEngine) -> None:
+    resource = new_tenant(postgresql)
+    _, login = admit(engine, resource, 1)
+    as_superuser(postgresql, f"ALTER ROLE \"{login.username}\" PASSWORD '{login.password.reveal()}'")
+
+    engine.check(resource, login, (), within())
+    engine.check(resource, login, (), within())
 
 
 def test_a_poolers_code_proves_a_death_only_beside_a_control(
