@@ -96,11 +96,11 @@ def test_what_went_wrong_is_told_too() -> None:
     assert changes(look(BEFORE), look(BEFORE, tally=Tally(accepted=9, refused=1))) == ("orders: A LOGIN WAS REFUSED",)
 
 
-def drawn(*standings: Standing) -> list[str]:
+def drawn(*standings: Standing, worker: int | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=80, height=24, color_system=None)
     seconds = timedelta(seconds=20), timedelta(seconds=15)
     news = [f"orders: something happened, number {number}" for number in range(40)]
-    picture = display.board(look(*standings), news, every=seconds[0], grace=seconds[1], until=timedelta(seconds=90))
+    picture = display.board(replace(look(*standings), worker=worker), news, every=seconds[0], grace=seconds[1], until=timedelta(seconds=90))
     with console.capture() as captured:
         console.print(picture)
     return captured.get().splitlines()
@@ -119,6 +119,13 @@ def test_the_board_shows_each_resource_with_its_grace_counting_down() -> None:
     (row,) = [line for line in drawn(ROTATED) if line.startswith("orders ")]
 
     assert row.split() == ["orders", "resource", "2", "next", "in", "12s", "1", "ends", "8s", "9", "0"]
+
+
+def test_the_board_says_which_worker_to_kill_for_a_try() -> None:
+    text = "".join(drawn(ROTATED, worker=4_194_304))
+
+    assert "Ctrl-C ends it" in text
+    assert "kill -9 4194304 (a worker), and nothing is lost." in text
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def board(now: Board, news: Sequence[str], *, every: timedelta, grace: timedelta
         *(Text(f"  {sentence}", style="dim", no_wrap=True, overflow="ellipsis") for sentence in told),
         *(Text() for _ in range(room - len(told))),
         Text(),
-        Text('Ctrl-C ends it and leaves nothing running. Try next: make demo ARGS="--grace 5s"', style="dim"),
+        Text(_try(now), style="dim"),
     )
 
 
@@ -139,7 +139,7 @@ def _totals(now: Board) -> Text:
         (str(now.rotations), "bold"),
         " rotations   ",
         (str(now.retirements), "bold"),
-        " old logins proved dead   ",
+        " retirements proved   ",
         (str(total.accepted), "bold"),
         " logins accepted   ",
         (str(failures), "bold red" if failures else "bold green"),
