@@ -125,7 +125,7 @@ def test_the_board_says_which_worker_to_kill_for_a_try() -> None:
     text = "".join(drawn(ROTATED, worker=4_194_304))
 
     assert "Ctrl-C ends it" in text
-    assert "kill -9 4194304 (a worker), and nothing is lost." in text
+    assert "kill -9 4194304 (a worker); nothing is lost." in text
 
 
 @pytest.mark.parametrize(

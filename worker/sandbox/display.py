@@ -129,7 +129,7 @@ def _countdown(one: Generation, now: datetime) -> str:
 
 def _try(now: Board) -> str:
     worker = "" if now.worker is None else f" Try: kill -9 {now.worker} (a worker); nothing is lost."
-    return f"Ctrl-C ends it and leaves nothing running.{worker}"
+    return f"Ctrl-C ends it all.{worker}"
 
 
 def _totals(now: Board) -> Text:
