@@ -58,7 +58,10 @@ def events(
     limit: arguments.Limit = 50,
     as_json: output.Json = False,
 ) -> None:
-    """Show who did what, when and why, the newest first."""
+    """Show who did what, and why.
+
+    The newest first. `rollover audit verify` proves that nothing was changed.
+    """
     with session.opened() as here:
         found = here.store.views.events(None if name is None else here.resource(name).id, limit=limit)
         names = {} if as_json else _names(here, found)

@@ -11,7 +11,7 @@ from worker.cli import arguments, output, session
 if TYPE_CHECKING:
     from rotation.model import Installation
 
-app = typer.Typer(name="installation", help="Customers' installations of the integration, and their tokens.", no_args_is_help=True)
+app = typer.Typer(name="installation", help="Customers' installations, and their tokens.", no_args_is_help=True)
 
 TokenFile = Annotated[
     Path | None, typer.Option(help="A file that holds the token. Without it: the standard input, or a prompt at a terminal.")

@@ -51,7 +51,10 @@ def worker(
     name: Annotated[str, typer.Option(help="This worker's name; several on one machine need different ones.")] = "celery",
     dies_with: DiesWith = None,
 ) -> None:
-    """Run a worker: it carries rotations and retirements on. SIGTERM lets every step end and be recorded."""
+    """Run a worker.
+
+    It carries rotations and retirements on. SIGTERM lets every step end and be recorded.
+    """
     wanted = queues_named(queues)
     application = _application(dies_with)
     running = application.Worker(
@@ -68,7 +71,10 @@ def worker(
 
 
 def beat(*, dies_with: DiesWith = None) -> None:
-    """Run the clock that asks for what is due every few seconds. Several at once do no harm."""
+    """Run the clock.
+
+    It asks for what is due every few seconds. Several at once do no harm.
+    """
     application = _application(dies_with)
     application.Beat(quiet=True).run()
 

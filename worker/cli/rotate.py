@@ -30,7 +30,10 @@ def rotate(
     wait: Annotated[bool, typer.Option("--wait", help="Show the steps as they happen; exits with 0 only when it is completed.")] = False,
     as_json: output.Json = False,
 ) -> None:
-    """Ask for a rotation. When this returns the request is on record, and a worker will answer it whatever crashes."""
+    """Ask for a rotation, now.
+
+    When this returns the request is on record, and a worker will answer it whatever crashes.
+    """
     from rotation import requests  # noqa: PLC0415 - imported when it runs
     from rotation.model import RotationState, Trigger  # noqa: PLC0415
     from worker.cli.watching import watch  # noqa: PLC0415
@@ -74,7 +77,10 @@ def undo_block(
     grace: Annotated[str, typer.Option(metavar="DURATION", help="How long it goes on working, from now.")],
     as_json: output.Json = False,
 ) -> None:
-    """Let a login that is blocked, or whose grace ends too soon, go on working for a while."""
+    """Let an old login go on working.
+
+    For one that is blocked, or whose grace ends too soon; a compromised one is never extended.
+    """
     from rotation import requests  # noqa: PLC0415 - imported when it runs
 
     with session.opened() as here:

@@ -11,7 +11,10 @@ def register(app: typer.Typer) -> None:
 
 
 def show_settings(*, as_json: output.Json = False) -> None:
-    """Show every setting in force and where it comes from; secrets are masked."""
+    """Show every setting in force.
+
+    Each with where it comes from; secrets are masked.
+    """
     rows = session.settings().effective()
     if as_json:
         output.show([{"name": row.name, "value": row.value, "source": row.source} for row in rows])

@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status(*, as_json: output.Json = False) -> None:
-    """Show the fleet in numbers: what is due, under way, in grace, blocked, parked."""
+    """Show the fleet in numbers.
+
+    What is due, under way, in grace, blocked, parked, and what is late.
+    """
     with session.opened() as here:
         found = here.store.views.status()
     if as_json:

@@ -1,6 +1,7 @@
 """`rollover up`: everything on one machine, with one command."""
 
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -34,9 +35,9 @@ def up(
     *,
     threads: Annotated[int | None, typer.Option(min=1, max=1_000, help="How many rows each worker carries on at once.")] = None,
 ) -> None:
-    """Run everything on this machine: migrate, a broker unless ROLLOVER_BROKER_URL names one, workers, the clock.
+    """Run everything on this machine.
 
-    What dies is started again. Ctrl-C ends it all: steps in hand are ended and recorded first; a second one does not wait.
+    It updates the store's tables, starts a broker unless ROLLOVER_BROKER_URL names one, two workers and the clock. What dies is started again. Ctrl-C ends it all: steps in hand are ended and recorded first; a second one does not wait.
     """
     from worker import logs  # noqa: PLC0415 - imported when it runs, as everything that help does not need
     from worker.supervisor import Supervisor  # noqa: PLC0415
@@ -44,6 +45,7 @@ def up(
     settings = session.settings()
     logs.configure(settings.log_format, settings.log_level)
     with alone(settings.data_dir) as directory:
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells how it set itself up
         store.upgrade(settings)
         broker, variables = _broker(settings, directory)
         environment = {**os.environ, **variables, "PYTHONPATH": str(Path(__file__).parents[2])}
