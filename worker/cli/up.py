@@ -37,7 +37,8 @@ def up(
 ) -> None:
     """Run everything on this machine.
 
-    It updates the store's tables, starts a broker unless ROLLOVER_BROKER_URL names one, two workers and the clock. What dies is started again. Ctrl-C ends it all: steps in hand are ended and recorded first; a second one does not wait.
+    It updates the store's tables, starts a broker unless ROLLOVER_BROKER_URL names one, two workers and the clock. What dies is started
+    again. Ctrl-C ends it all: steps in hand are ended and recorded first; a second one does not wait.
     """
     from worker import logs  # noqa: PLC0415 - imported when it runs, as everything that help does not need
     from worker.supervisor import Supervisor  # noqa: PLC0415
