@@ -7,6 +7,7 @@ A story is a dict that joins states to steps. A step has one effect and returns 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
@@ -16,6 +17,7 @@ from rotation.model import Deadline, Move
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from rotation.errors import RolloverError
     from rotation.model import CredentialCase, RotationCase, Wait
@@ -60,6 +62,15 @@ def advance(story: Story[Case], row_id: str, ports: Ports) -> int:
 def call_deadline(case: RotationCase | CredentialCase, ports: Ports) -> Deadline:
     """By when a call made for this case must have ended: its own total deadline, and never after the claim."""
     return Deadline(min(ports.clock.monotonic() + ports.terms.call_deadline.total_seconds(), case.claim.deadline.at))
+
+
+def store_now(case: RotationCase | CredentialCase, ports: Ports) -> datetime:
+    """The store's clock now, without asking it: its reading when the case was read, and the time since.
+
+    It may be ahead by as long as that reading took, never behind: a grace that begins here is never too short.
+    """
+    read_at = case.claim.deadline.at - ports.terms.claim.total_seconds()
+    return case.now + timedelta(seconds=ports.clock.monotonic() - read_at)
 
 
 def _decide(story: Story[Case], case: Case, ports: Ports) -> Move | Wait:

@@ -45,10 +45,10 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
     case: RotationCase,
     attempt: Attempt,
     outcome: PushOutcome,
+    now: datetime,
     ports: Ports,
 ) -> Move | Wait:
     """What an answered attempt means for its rotation; each line is a row of Vercel's table of answers."""
-    now = attempt.answered_at or case.now
     match outcome.verdict:
         case PushVerdict.APPLIED if attempt.clean:
             return _complete(case, attempt, now)

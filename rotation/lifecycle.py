@@ -26,7 +26,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, endings, generations, policy
-from rotation.errors import Invalid, KeyMissing, LostClaim, Refused
+from rotation.errors import Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
 from rotation.model import (
     BEFORE_OFFER,
     AttemptState,
@@ -96,18 +96,24 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
 
 
 def create(case: RotationCase, ports: Ports) -> Move | Wait:
-    """Step 2, `planned` to `created`: the database learns the login, from the stored verifier."""
+    """Step 2, `planned` to `created`: the database learns the login, from the stored verifier.
+
+    Both this act and the next can be repeated before the offer, so when the next one succeeds at once, they are recorded together.
+    """
     held = _held(case)
     if held is not None:
         return held
-    if case.pushes_again:  # its login exists
-        return _created(case)
-    credential = case.credential
-    verifier = _open(case, credential, "verifier", ports)
-    like = None if case.current is None else case.current.username
-    engine = ports.engines[case.resource.spec.engine]
-    engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
-    return _created(case)
+    if not case.pushes_again:  # otherwise its login exists
+        credential = case.credential
+        verifier = _open(case, credential, "verifier", ports)
+        like = None if case.current is None else case.current.username
+        engine = ports.engines[case.resource.spec.engine]
+        engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
+    created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
+    try:
+        return verify(replace(case, rotation=created), ports)
+    except (Refused, Unavailable, OutcomeUnknown, Invalid):
+        return Move(rotation=created, event=endings.event(created))  # it is verified again from here, and what stands in the way is told
 
 
 def verify(case: RotationCase, ports: Ports) -> Move | Wait:
@@ -161,8 +167,9 @@ def push(case: RotationCase, ports: Ports) -> Move | Wait:
         lambda: ports.store.may_send(case.claim, attempt),
         driver.call_deadline(case, ports),
     )
-    answered = replace(attempt, state=outcome.attempt_state, status=outcome.status, note=outcome.note, answered_at=ports.store.now())
-    return endings.after_push(case, answered, outcome, ports)
+    answered_at = driver.store_now(case, ports)
+    answered = replace(attempt, state=outcome.attempt_state, status=outcome.status, note=outcome.note, answered_at=answered_at)
+    return endings.after_push(case, answered, outcome, answered_at, ports)
 
 
 STEPS: Mapping[RotationState, Callable[[RotationCase, Ports], Move | Wait]] = {
@@ -256,11 +263,6 @@ def _plan_again(case: RotationCase) -> Move:
         return Move(rotation=abandoned, event=endings.event(abandoned, why=why))
     planned = replace(endings.onward(case, RotationState.PLANNED), revision=case.resource.revision, planned_at=case.now)
     return Move(rotation=planned, event=endings.event(planned, why=_why(case), credential=case.rotation.credential_id))
-
-
-def _created(case: RotationCase) -> Move:
-    created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
-    return Move(rotation=created, event=endings.event(created))
 
 
 def _context(case: RotationCase, credential_id: str, purpose: str) -> SealContext:

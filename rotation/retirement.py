@@ -50,7 +50,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
     if held is not None:
         return held
     _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
-    now = ports.store.now()
+    now = driver.store_now(case, ports)
     blocked = replace(credential, stage=Stage.BLOCKED, blocked_at=now, due_at=now + credential.blocked_for, tries=0, problem="")
     return Move(credentials=(blocked,), event=_event(blocked, why=_why_ended(credential)))
 
@@ -66,7 +66,7 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     control = None if case.current is None else Login(case.current.username, _password(case, case.current, ports))
     engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
-    retired = _ended(credential, Stage.RETIRED, ports.store.now())
+    retired = _ended(credential, Stage.RETIRED, driver.store_now(case, ports))
     return _gone_with(case, retired, "login refused, no session left, login absent")
 
 
@@ -74,7 +74,7 @@ def discard(case: CredentialCase, ports: Ports) -> Move | Wait:
     """`discarding` to `discarded`: it never reached Vercel, so it may go as soon as nobody can still be creating it."""
     credential = case.credential
     _engine(case, ports).withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
-    discarded = _ended(credential, Stage.DISCARDED, ports.store.now())
+    discarded = _ended(credential, Stage.DISCARDED, driver.store_now(case, ports))
     return _gone_with(case, discarded, "it never reached Vercel")
 
 

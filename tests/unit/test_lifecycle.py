@@ -72,7 +72,6 @@ def test_each_state_of_a_rotation_has_one_event() -> None:
         "resource_registered",
         "rotation_requested",
         "rotation_planned",
-        "rotation_created",
         "rotation_verified",
         "rotation_offered",
         "rotation_completed",
