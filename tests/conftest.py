@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.postgresql_servers", "tests.sql_stores", "tests.valkey_servers", "tests.command_line"]
+pytest_plugins = ["tests.postgresql_servers", "tests.sql_stores", "tests.store_benches", "tests.valkey_servers", "tests.command_line"]

@@ -23,9 +23,11 @@ from rotation.model import (
     Schedule,
     SecretTemplate,
     Server,
+    Session,
     Stage,
     Trigger,
 )
+from tests.fakes.clock import START
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -152,3 +154,7 @@ def blocked(case: CredentialCase) -> Move:
 def retired(case: CredentialCase) -> Move:
     value = replace(case.credential, stage=Stage.RETIRED, ended_at=case.now, due_at=None, sealed_password=None, sealed_verifier=None)
     return Move(event("credential_retired"), credentials=(value,))
+
+
+def session(username: str, client: str = "10.0.0.1", count: int = 1) -> Session:
+    return Session(username, client, "shop", "idle", count, START)
