@@ -19,6 +19,7 @@ import psycopg
 import redis
 
 from rotation import requests
+from rotation.errors import Unavailable
 from rotation.model import AttemptState, Event, Installation, PushBy, RotationState, SealContext, Sensitive, Stage, Trigger
 from rotation.store.keyring import create_key_file
 from rotation.store.migration import migrate
@@ -306,7 +307,14 @@ class Rig:
 
     def wait(self, what: str, holds: Callable[[], object], within: float = PATIENCE) -> None:
         """Look until it holds; an assertion that fails tells what the processes said last."""
-        assert eventually(holds, within, 0.05), f"not within {within:g} s: {what}\n{self.story()}\n{self.last_words()}"
+
+        def holds_by_now() -> object:
+            try:
+                return holds()
+            except Unavailable:  # the store's server was restarted under our connections
+                return False
+
+        assert eventually(holds_by_now, within, 0.05), f"not within {within:g} s: {what}\n{self.story()}\n{self.last_words()}"
 
     def wait_for(self, rotation_id: str, *states: RotationState, within: float = PATIENCE) -> None:
         self.wait(f"{rotation_id} is {' or '.join(states)}", lambda: self.rotation(rotation_id).state in states, within)

@@ -14,7 +14,7 @@ from kombu import Exchange
 from kombu import Queue as BrokerQueue
 
 from rotation.errors import Fault, Invalid
-from worker import logs
+from worker import logs, transport
 from worker.queues import Queue
 from worker.settings import load
 
@@ -34,6 +34,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url.reveal(),
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
         "broker_transport_options": _transport(settings),
         "task_queues": [BrokerQueue(queue, exchange, routing_key=queue, durable=True) for queue in Queue],
         "task_default_queue": Queue.SCHEDULED.value,
@@ -91,6 +92,7 @@ def _transport(settings: Settings) -> dict[str, Any]:
 
 @app.on_configure.connect  # the environment is read when Celery first needs it, not on import
 def _configure(sender: Celery, **_: object) -> None:
+    transport.mend()
     sender.config_from_object(celery_settings(load(os.environ)))
 
 

@@ -31,11 +31,15 @@ def send(app: Celery, task: str, queue: Queue, ids: Sequence[str], *, batch: int
     return sent
 
 
-def depth(app: Celery, queue: Queue) -> int:
-    """How many messages wait in a queue; zero when the broker does not know it yet."""
+def depth(app: Celery, queue: Queue) -> int | None:
+    """How many messages wait in a queue; zero when the broker does not know it yet, None when it does not answer."""
     with app.connection_for_read() as connection:
-        channel: Any = connection.default_channel  # the transport's own class; all of them declare queues
+        away: tuple[type[BaseException], ...] = (OperationalError, *connection.connection_errors)
         try:
+            channel: Any = connection.default_channel  # the transport's own class; all of them declare queues
             return int(channel.queue_declare(queue=queue.value, passive=True).message_count)
         except connection.channel_errors:
             return 0
+        except away as error:
+            log.warning("broker_unavailable", queue=queue.value, problem=type(error).__name__)
+            return None

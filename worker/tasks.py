@@ -18,6 +18,8 @@ from worker.queues import Queue
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rotation.ports import Store
+
 ADVANCE_ROTATIONS = "rollover.advance_rotations"
 ADVANCE_RETIREMENTS = "rollover.advance_retirements"
 SAMPLE_USE = "rollover.sample_use"
@@ -39,8 +41,14 @@ log = structlog.get_logger()
 @app.task(name=TICK)
 def tick() -> None:
     """Ask for what the schedule is due for, and send on what may move and nobody holds. Any number of ticks at once is harmless."""
+    try:
+        _sweep(ports().store)
+    except (Unavailable, OutcomeUnknown) as error:
+        log.warning("store_unavailable", problem=str(error))
+
+
+def _sweep(store: Store) -> None:
     requests.request_due(ports(), AT_ONCE)
-    store = ports().store
     send(app, ADVANCE_ROTATIONS, Queue.URGENT, store.due_rotations(_room(Queue.URGENT), urgent=True))
     send(app, ADVANCE_ROTATIONS, Queue.SCHEDULED, store.due_rotations(_room(Queue.SCHEDULED), urgent=False))
     send(app, ADVANCE_RETIREMENTS, Queue.RETIREMENT, store.due_credentials(_room(Queue.RETIREMENT)))
@@ -66,7 +74,9 @@ def sample_use(names: list[str]) -> None:
 
 
 def _room(queue: Queue) -> int:
-    return max(0, OUTSTANDING - depth(app, queue))
+    """How many hints a queue takes now; none while the broker does not answer, as what is sent counts as sent for a while."""
+    waiting = depth(app, queue)
+    return 0 if waiting is None else max(0, OUTSTANDING - waiting)
 
 
 def _each(advance: Callable[[str], int], ids: Sequence[str]) -> None:
