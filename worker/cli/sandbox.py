@@ -1,10 +1,13 @@
-"""`rollover sandbox vercel`: a local Vercel to try things against."""
+"""`rollover sandbox`: a place to rehearse in, and a local Vercel to try things against."""
 
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import output
+from worker.cli import output, session
 
 if TYPE_CHECKING:
     from worker.sandbox.vercel import SandboxVercel
@@ -37,3 +40,39 @@ def vercel(
 
 def _ready(vercel: "SandboxVercel") -> None:
     output.show({"url": vercel.url, "admin_token": vercel.admin_token})
+
+
+@app.command()
+def rehearse(
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A new one; it gets every file that you need.")],
+) -> None:
+    """Serve a place to rehearse in, until Ctrl-C: a database server, two customers who use it, and a local Vercel.
+
+    Your own database servers and the real Vercel are not touched. Nothing rotates until you say so.
+    """
+    from worker.sandbox.rehearsal import rehearse as play  # noqa: PLC0415 - imported when it runs
+
+    programs = session.settings().sandbox_postgresql_bin
+    play(directory, lambda: _invite(directory.resolve()), _tell, programs)
+    output.line(f"Ended. Remove {directory} when you do not need it any more.")
+
+
+def _invite(directory: Path) -> None:
+    output.line(f"Two customers, orders and accounts, are at work. What you need is in {directory}. In a second terminal:")
+    for command in (f"cd {shlex.quote(str(directory))}", ". ./env", "rollover up"):
+        output.line(f"  {command}")
+    output.line("In a third one, begin in the same way, and then:")
+    for command in (
+        "rollover server add server.toml",
+        "rollover installation add icfg_demo --token-file installation.token",
+        "rollover resource add orders.toml accounts.toml",
+        "rollover resource adopt store_orders",
+        "rollover rotate store_orders --grace 30s --wait",
+        "rollover credential list store_orders",
+    ):
+        output.line(f"  {command}")
+    output.line("Ctrl-C here ends the rehearsal.")
+
+
+def _tell(line: str) -> None:
+    output.line(f"{datetime.now(UTC).astimezone():%H:%M:%S}  {line}")
