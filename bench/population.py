@@ -1,0 +1,95 @@
+"""Customers for both sides: resources that are registered and adopted, and as many accounts of the floor, in the same databases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from bench.floor import Account
+from bench.parts import ACTOR
+from rotation import requests
+from rotation.engines.logins import SHORTEST_PASSWORD, new_password
+from rotation.engines.scram import SALT_BYTES, Salting, verifier
+from rotation.model import Database, Deadline, Login, Policy, ResourceSpec, Sensitive
+from worker.sandbox import fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.parts import Parts
+    from rotation.model import Resource
+    from rotation.ports import Entropy
+
+DATABASES = 8
+"""Customers share databases here: making one takes longer than all that is measured of its customer."""
+
+LOGIN = """
+CREATE ROLE {role} LOGIN PASSWORD {verifier} IN ROLE {owner};
+ALTER ROLE {role} SET role = {owner};
+GRANT {role} TO rollover_admin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE"""
+
+NO_WAIT = Policy(grace=timedelta(days=1), blocked=timedelta(0))
+"""On demand only; the grace ends when the measurement says so, and what is blocked is removed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Who is rotated."""
+
+    resources: tuple[Resource, ...]
+    accounts: tuple[Account, ...]
+
+
+def settle(parts: Parts, count: int) -> Population:
+    """Make `count` customers for each side."""
+    entropy = parts.ports.entropy
+    ours = [_account(f"ours{number:04}", number, entropy) for number in range(count)]
+    floors = [_account(f"floor{number:04}", number, entropy) for number in range(count)]
+    _make(parts, [*ours, *floors], entropy)
+    for account in (*ours, *floors):
+        parts.vercel.add_resource(fleet.INSTALLATION, account.tenant, fleet.PRODUCT, account.tenant)
+    return Population(tuple(_registered(parts, one) for one in ours), tuple(floors))
+
+
+def _account(tenant: str, number: int, entropy: Entropy) -> Account:
+    database = f"shop{number % DATABASES}"
+    password = new_password(SHORTEST_PASSWORD, entropy)
+    return Account(tenant, database, f"{database}_owner", f"{tenant}_app", password.reveal())
+
+
+def _make(parts: Parts, accounts: Sequence[Account], entropy: Entropy) -> None:
+    """The databases with their owner groups, and a login for each account that acts as the owner."""
+    with psycopg.connect(parts.customers.superuser_url(), autocommit=True) as connection:
+        for number in range(DATABASES):
+            names = {"database": sql.Identifier(f"shop{number}"), "owner": sql.Identifier(f"shop{number}_owner")}
+            for statement in (
+                "CREATE ROLE {owner} NOLOGIN",
+                "GRANT {owner} TO rollover_admin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE",
+                "CREATE DATABASE {database} OWNER {owner}",
+            ):
+                connection.execute(sql.SQL(statement).format(**names))
+        for account in accounts:
+            values = {"role": sql.Identifier(account.username), "owner": sql.Identifier(account.owner)}
+            secret = verifier(Sensitive(account.password), Salting(entropy.bytes(SALT_BYTES)))
+            connection.execute(sql.SQL(LOGIN).format(**values, verifier=sql.Literal(secret.reveal())))
+
+
+def _registered(parts: Parts, account: Account) -> Resource:
+    spec = ResourceSpec(
+        installation_id=fleet.INSTALLATION,
+        external_id=account.tenant,
+        product=fleet.PRODUCT,
+        engine=fleet.ENGINE,
+        owns_all_secrets=True,
+        database=Database(fleet.SERVER, account.database, account.owner, login_prefix=account.tenant),
+        secrets=fleet.SECRETS,
+        policy=NO_WAIT,
+    )
+    resource = requests.register(spec, Login(account.username, Sensitive(account.password)), ACTOR, parts.ports)
+    deadline = Deadline(parts.ports.clock.monotonic() + parts.ports.terms.call_deadline.total_seconds())
+    parts.ports.engines[fleet.ENGINE].adopt(resource, account.username, deadline, dry_run=False)
+    return resource
