@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -255,6 +256,27 @@ def test_removing_asks_what_becomes_of_the_logins(rollover: CommandLine) -> None
     rollover.refused("resource", "remove", name, "--drop-logins", "--yes", "--after", "soon", code=2)
     rollover.done("resource", "remove", name, "--drop-logins", "--after", "1h", typed="y\n")
     assert rollover.done("resource", "list", "--json").data[0]["state"] == "leaving"
+
+
+def test_removing_may_keep_the_logins_and_forgets_their_passwords(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    resource = rollover.done("resource", "list", "--json").data[0]["id"]
+    said = rollover.done("resource", "remove", name, "--keep-logins", typed="y\n").err
+    assert "forget the passwords" in said
+    assert "work on" in said
+    (line,) = rollover.done("credential", "list", resource, "--json").data
+    assert line["stage"] == "released"
+    assert rollover.engine.acts == []
+    with sqlite3.connect(rollover.directory / "state" / "rollover.db") as connection:
+        assert connection.execute("SELECT sealed_password, sealed_verifier FROM credentials").fetchall() == [(None, None)]
+    connection.close()
+    assert rollover.done("resource", "list", "--state", "gone", "--json").data[0]["id"] == resource
+
+
+@pytest.mark.parametrize("words", [(), ("--keep-logins", "--drop-logins"), ("--keep-logins", "--after", "1h")])
+def test_what_becomes_of_the_logins_is_said_once(rollover: CommandLine, words: tuple[str, ...]) -> None:
+    name = rollover.with_resource()
+    assert "--keep-logins" in rollover.refused("resource", "remove", name, "--yes", *words, code=2)
 
 
 def test_a_state_that_there_is_not_is_told(rollover: CommandLine) -> None:

@@ -200,23 +200,35 @@ def resume(name: MaybeResource = None, *, everything: All = False, reason: argum
 def remove(
     name: arguments.ResourceName,
     *,
+    keep_logins: Annotated[bool, typer.Option("--keep-logins", help="Leave its logins as they are, and forget their passwords.")] = False,
     drop_logins: Annotated[bool, typer.Option("--drop-logins", help="Remove all its logins from the database.")] = False,
-    after: Annotated[str, typer.Option(metavar="DURATION", help="How long its logins keep working.")] = "0s",
+    after: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="With --drop-logins: how long they keep working. Default: 0s.")
+    ] = None,
     reason: arguments.Reason = "",
     yes: arguments.Yes = False,
 ) -> None:
-    """Rotate a resource no more and remove its logins. Its history is kept."""
+    """Rotate a resource no more. Its logins are removed, or kept as they are; its history is kept."""
     from rotation import requests  # noqa: PLC0415 - imported when it runs
 
-    if not drop_logins:
-        raise typer.BadParameter("say what happens to its logins: --drop-logins removes them all from the database")
-    ends_in = arguments.duration("--after", after)
+    if keep_logins == drop_logins:
+        raise typer.BadParameter("say what happens to its logins: either --keep-logins or --drop-logins")
+    if keep_logins and after is not None:
+        raise typer.BadParameter("--keep-logins and --after contradict each other: what is kept has no end")
+    ends_in = None if keep_logins else arguments.duration("--after", after or "0s")
     with session.opened() as here:
         resource = here.resource(name)
+        fate = "forget the passwords of all its logins" if ends_in is None else f"end every login to its database after {after or '0s'}"
         if not yes:
-            typer.confirm(f"Remove {resource.name}, and end every login to its database after {after}?", abort=True, err=True)
+            typer.confirm(f"Remove {resource.name}, and {fate}?", abort=True, err=True)
         requests.leave(resource.id, session.actor(), reason or "removed by a person", here.ports, ends_in=ends_in)
-    output.done(f"{resource.name} leaves; its logins end after {after}")
+        left = here.resource(resource.id)
+    if ends_in is not None:
+        output.done(f"{left.name} leaves; its logins end after {after or '0s'}")
+    elif left.state == "gone":
+        output.done(f"{left.name} is gone; its logins work on, and nothing is held of them any more")
+    else:
+        output.done(f"{left.name} leaves; its logins work on, except those that were being removed already")
 
 
 def _each(here: session.Session, name: str | None, fleet: "ResourceState | None", act: Callable[[str], None], done: str) -> None:
