@@ -181,6 +181,11 @@ def _refuse_open_doors(path: Path, found: os.stat_result) -> None:
         raise Invalid(faults)
 
 
+def new_key_text() -> Sensitive:
+    """The text of a new keyring with one key of each use, for whoever keeps it elsewhere than in a file of ours."""
+    return Sensitive(_text(Key.made(use) for use in KeyUse))
+
+
 def create_key_file(path: Path) -> Keyring:
     """Make a key file with one key of each use, mode 0600, whole or not at all, on disk when this returns.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from datetime import UTC, datetime, time, timedelta
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +33,14 @@ def test_each_noun_has_help(bare_rollover: CommandLine, noun: str) -> None:
 
 def test_the_version_is_printed(bare_rollover: CommandLine) -> None:
     assert bare_rollover.done("--version").out.startswith("rollover")
+
+
+def test_a_directory_that_is_not_installed_has_no_version(bare_rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert bare_rollover.done("--version").out == "rollover 0+unknown\n"
 
 
 @pytest.mark.parametrize("words", [("nonsense",), ("rotate",), ("resource", "show", "a", "b"), ("status", "--nonsense")])

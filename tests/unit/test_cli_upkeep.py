@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotation.errors import Fault
+from rotation.model import Sensitive
+from rotation.store.keyring import read_keys
+from tools import deployment_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +39,52 @@ def test_a_key_file_is_made_once(bare_rollover: CommandLine) -> None:
     file = str(bare_rollover.directory / "some" / "keys")
     bare_rollover.done("keys", "create", file)
     assert "already" in bare_rollover("keys", "create", file).err
+
+
+def test_the_first_thing_on_postgresql_is_a_key_file(bare_rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_STORE_URL", "postgresql://rollover@127.0.0.1:1/rollover")
+    assert "rollover keys create" in bare_rollover("status").err
+    made = bare_rollover.done("keys", "create")
+    path = bare_rollover.directory / "state" / "rollover.keys"
+    assert f"ROLLOVER_KEYS_FILE={path}" in made.err
+    monkeypatch.setenv("ROLLOVER_KEYS_FILE", str(path))
+    assert len(bare_rollover.done("keys", "list", "--json").data) == 4
+
+
+def test_a_key_file_is_made_where_the_setting_says(bare_rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bare_rollover.directory / "elsewhere" / "keys"
+    monkeypatch.setenv("ROLLOVER_KEYS_FILE", str(path))
+    bare_rollover.done("keys", "create")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_relative_data_directory_is_told_before_keys_are_made(bare_rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_DATA_DIR", "state")
+    answer = bare_rollover("keys", "create")
+    assert answer.code == 2
+    assert "ROLLOVER_DATA_DIR" in answer.err
+
+
+def test_a_new_keyring_is_printed_for_whoever_hands_it_out(bare_rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = bare_rollover.done("keys", "new").out
+    assert printed != bare_rollover.done("keys", "new").out
+    assert not (bare_rollover.directory / "state").exists()
+    monkeypatch.setenv("ROLLOVER_KEYS", printed)
+    assert "holds the keys themselves" in bare_rollover("keys", "create").err
+    bare_rollover.done("migrate")
+    uses = [one["use"] for one in bare_rollover.done("keys", "list", "--json").data]
+    assert uses == ["secrets", "verifiers", "markers", "audit"]
+
+
+def test_what_make_secrets_makes_is_a_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(deployment_secrets.__file__).parents[1]))
+    monkeypatch.chdir(tmp_path)
+    deployment_secrets.main()
+    keys = tmp_path / "secrets" / "keys"
+    assert len(read_keys(Sensitive(keys.read_text())).keys) == 4
+    before = keys.read_text()
+    deployment_secrets.main()
+    assert keys.read_text() == before
 
 
 def test_keys_are_not_added_to_nothing(bare_rollover: CommandLine) -> None:

@@ -1,5 +1,6 @@
-"""`rollover keys`: the keys that seal what is at rest. Their bits are never shown."""
+"""`rollover keys`: the keys that seal what is at rest. Only `keys new` shows bits: it is made for that."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,20 @@ def create(file: File = None) -> None:
     """Make a key file with one key of each use, for its owner alone. Keep a copy elsewhere."""
     from rotation.store.keyring import create_key_file  # noqa: PLC0415 - imported when it runs
 
-    path = file or _path(session.settings())
+    path = file or _future_path()
     session.make_private(path.parent)
     keyring = create_key_file(path)
     output.done(f"made {path} with {len(keyring.keys)} keys: keep a copy elsewhere, without it nothing that they seal can be read")
+    if file is not None or os.environ.get("ROLLOVER_STORE_URL") or os.environ.get("ROLLOVER_STORE_URL_FILE"):
+        output.done(f"ROLLOVER_KEYS_FILE={path.absolute()} lets every process use it")
+
+
+@app.command()
+def new() -> None:
+    """Print a new keyring, for whatever hands it to the processes as ROLLOVER_KEYS. Whoever reads it reads every password it seals."""
+    from rotation.store.keyring import new_key_text  # noqa: PLC0415 - imported when it runs
+
+    typer.echo(new_key_text().reveal(), nl=False)
 
 
 @app.command("list")
@@ -60,5 +71,21 @@ def add(file: File = None) -> None:
 
 def _path(settings: "Settings") -> Path:
     if settings.keys_path is None:
-        raise Invalid([Fault("ROLLOVER_KEYS", "holds the keys themselves, so there is no file", "name the file")])
+        raise _no_file()
     return settings.keys_path
+
+
+def _future_path() -> Path:
+    """Where the configured key file will be. Without keys the settings as a whole may be wrong, so the others are not looked at."""
+    from worker.settings import load  # noqa: PLC0415 - imported when it runs
+
+    if os.environ.get("ROLLOVER_KEYS"):
+        raise _no_file()
+    named = os.environ.get("ROLLOVER_KEYS_FILE")
+    if named:
+        return Path(named).absolute()
+    return _path(load({name: os.environ[name] for name in ("ROLLOVER_DATA_DIR", "XDG_STATE_HOME", "HOME") if name in os.environ}))
+
+
+def _no_file() -> Invalid:
+    return Invalid([Fault("ROLLOVER_KEYS", "holds the keys themselves, so there is no file", "name the file")])

@@ -60,7 +60,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - an option's callback
         try:
             typer.echo(f"rollover {version('rollover')}")
         except PackageNotFoundError:
-            typer.echo("rollover, from a directory that is not installed")
+            typer.echo("rollover 0+unknown")  # not installed: nobody can say which version a directory is
         raise typer.Exit
 
 
