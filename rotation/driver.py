@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import structlog
 
 from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
-from rotation.model import Deadline, Move
+from rotation.model import Deadline, Move, RotationCase, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from rotation.errors import RolloverError
-    from rotation.model import CredentialCase, RotationCase, Wait
+    from rotation.model import CredentialCase
     from rotation.ports import Ports, Store
 
 Case = TypeVar("Case", "RotationCase", "CredentialCase")
 
 log = structlog.get_logger()
+
+LOOKS_AGAIN, LOOKS_AGAIN_AFTER = 3, timedelta(seconds=5)
+"""How often at once, and after what pause then, a step is taken anew because something else was written meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,40 @@ def advance(story: Story[Case], row_id: str, ports: Ports) -> int:
         try:
             case = story.claim(ports.store, row_id)
             while case is not None:
-                decision = _decide(story, case, ports)
-                case = story.record(ports.store, case, decision)
-                _tell(decision)
+                case = _take(story, case, ports)
                 recorded += 1
-        except (LostClaim, Conflict) as lost:  # a conflict: another worker wrote the row that this one would have written
+        except LostClaim as lost:
             log.info("claim_lost", why=str(lost))
     return recorded
+
+
+def _take(story: Story[Case], case: Case, ports: Ports) -> Case | None:
+    """One step and its record; the case as it is then, None when the row is at rest."""
+    decision = _decide(story, case, ports)
+    try:
+        after = story.record(ports.store, case, decision)
+    except (LostClaim, Conflict) as lost:
+        return _look_again(story, case, decision, lost, ports)
+    _tell(decision)
+    return after
+
+
+def _look_again(story: Story[Case], case: Case, decision: Move | Wait, lost: LostClaim | Conflict, ports: Ports) -> Case | None:
+    """The case as it is now, when not our row but another was written meanwhile. Raises `LostClaim` when the row is not ours any more.
+
+    What is known of an attempt is kept: otherwise an answered push would count as on its way. It counts as a setback, so that
+    something that never fits is not tried for ever at once.
+    """
+    log.info("case_outdated", why=str(lost))
+    until = case.now if _tries(case) < LOOKS_AGAIN else case.now + LOOKS_AGAIN_AFTER
+    return story.record(
+        ports.store, case, Wait(until=until, problem="something else was written meanwhile", setback=True, attempt=decision.attempt)
+    )
+
+
+def _tries(case: RotationCase | CredentialCase) -> int:
+    """How many setbacks the row has had in its present state."""
+    return case.rotation.tries if isinstance(case, RotationCase) else case.credential.tries
 
 
 def call_deadline(case: RotationCase | CredentialCase, ports: Ports) -> Deadline:

@@ -65,11 +65,15 @@ class Fleet:
                 raise NotFound("installation", installation_id)
         self._wake_offered(installation_id)
 
-    def park(self, installation_id: str, why: str, event: Event) -> bool:
-        """Hold all pushes of an installation. False when it was parked already: nothing is written. Raises `NotFound`."""
+    def park(self, installation_id: str, why: str, event: Event, *, seen: Installation | None = None) -> bool:
+        """Hold all pushes of an installation. False when it was parked already: nothing is written. Raises `NotFound`.
+
+        `seen` is the installation whose token was refused: when it has another one by now, nothing is written either.
+        """
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, INSTALLATIONS)
-            if _read_installation(connection, installation_id).parked:
+            present = _read_installation(connection, installation_id)
+            if present.parked or (seen is not None and seen.sealed_token != present.sealed_token):
                 return False
             place = installations.c.id == installation_id
             connection.execute(update(installations).where(place).values(parked_at=end.now, parked_reason=why))

@@ -99,7 +99,8 @@ def rests(row: Claimable, now: datetime) -> bool:
 class Writing:
     """One transaction that writes a resource whose chain is locked.
 
-    `held` is the row that is worked on under a claim, which lasts until `claimed_until` if it goes on. `known` are rows that were read
+    `held` is the row that is worked on under a claim, which lasts until `claimed_until` if it goes on. `alone` says that nobody has moved
+    the resource since the case was read, so that other rows can only have been claimed or put off. `known` are rows that were read
     under their lock in this transaction.
     """
 
@@ -108,6 +109,7 @@ class Writing:
     now: datetime
     held: Claimable | None = None
     claimed_until: datetime | None = None
+    alone: bool = False
     known: dict[str, Claimable] = field(default_factory=dict)
     opened: Attempt | None = None
     """The attempt that was inserted."""
@@ -146,10 +148,10 @@ class Writing:
                 reserved_at=wait.reserved_at or row.reserved_at,
                 missing_since=wait.missing_since or row.missing_since,
             )
-            self._compare_and_set(WAIT_ROTATION, row, {name: getattr(after, name) for name in ROTATION_WAIT} | self._claim(after))
+            self._compare_and_set(WAIT_ROTATION, row, {name: getattr(after, name) for name in ROTATION_WAIT} | self._claim(after, row))
         else:
             after = replace(row, due_at=wait.until, tries=row.tries + wait.setback, problem=wait.problem)
-            self._compare_and_set(WAIT_CREDENTIAL, row, {name: getattr(after, name) for name in CREDENTIAL_WAIT} | self._claim(after))
+            self._compare_and_set(WAIT_CREDENTIAL, row, {name: getattr(after, name) for name in CREDENTIAL_WAIT} | self._claim(after, row))
         if wait.attempt is not None:
             answer_attempt(self.connection, self.resource_id, wait.attempt)
         return after
@@ -184,7 +186,7 @@ class Writing:
         if self.held is not None and value.id == self.held.id:
             return self.held
         before = self.known.get(value.id)
-        if before is None or before.fence != value.fence:
+        if before is None or (before.fence != value.fence and not self.alone):
             raise LostClaim(f"{value.id} has changed since it was read")
         return before
 
@@ -196,22 +198,22 @@ class Writing:
         columns = rotation_columns(value)
         if opens_attempt:
             columns["reserved_at"] = None
-        self._compare_and_set(WRITE_ROTATION, before, columns | self._claim(value))
+        self._compare_and_set(WRITE_ROTATION, before, columns | self._claim(value, before))
 
     def _write_credential(self, value: Credential) -> None:
         before = self._before(value)
         if isinstance(before, Rotation):
             raise IllegalMove(f"{value.id} is no credential")
         check_credential(before, value)
-        self._compare_and_set(WRITE_CREDENTIAL, before, credential_columns(value) | self._claim(value))
+        self._compare_and_set(WRITE_CREDENTIAL, before, credential_columns(value) | self._claim(value, before))
 
-    def _claim(self, after: Claimable) -> dict[str, Any]:
+    def _claim(self, after: Claimable, before: Claimable) -> dict[str, Any]:
         """The held row keeps its fence, and its claim if it goes on; any other takes the next fence, so that its worker looks again."""
         if self.held is not None and after.id == self.held.id:
             if rests(after, self.now):
                 return {"fence": self.held.fence, "claimed_until": None, "hinted_until": None}
             return self._renewed(self.held)
-        return {"fence": after.fence + 1, "claimed_until": None, "hinted_until": None}
+        return {"fence": before.fence + 1, "claimed_until": None, "hinted_until": None}
 
     def _renewed(self, held: Claimable) -> dict[str, Any]:
         return {"fence": held.fence, "claimed_until": self.claimed_until, "hinted_until": None}
@@ -231,7 +233,7 @@ class Writing:
         if written:
             return written[0]
         statement = RENEW_ROTATION if isinstance(self.held, Rotation) else RENEW_CREDENTIAL
-        self._compare_and_set(statement, self.held, self._claim(self.held))
+        self._compare_and_set(statement, self.held, self._claim(self.held, self.held))
         return self.held
 
     def _insert_others(self, move: Move) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-    from rotation.model import Attempt, AttemptTerms, Credential, CredentialCase, ResourceCase, Server, Session, Wait
+    from rotation.model import Attempt, AttemptTerms, Credential, CredentialCase, Installation, ResourceCase, Server, Session, Wait
     from rotation.ports import Answer, Clock, Terms
     from rotation.store.audit import AuditFault, Checkpoint
 
@@ -100,7 +100,7 @@ class SqlStore(Fleet):
                 fresh = next_rotation_case(case, after, claim, now, decision, opened=recorded.opened)
             else:
                 fresh = read_rotation_case(recorded.connection, self.clock, claim)
-        self._follow(case.resource.spec.installation_id, decision)
+        self._follow(case.resource.spec.installation_id, decision, case.installation)
         return fresh
 
     def record_credential(self, case: CredentialCase, decision: Move | Wait) -> CredentialCase | None:
@@ -123,22 +123,26 @@ class SqlStore(Fleet):
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, row.resource_id)
             held = replace(row, fence=case.claim.fence)
-            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim)
+            alone = end.length == case.version
+            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim, alone)
             if isinstance(decision, Move):
                 after = writing.move(decision) or held
                 about = (row.id, None) if isinstance(row, Rotation) else (None, row.id)
                 self.audit.append(connection, end, decision.event, *subjects(decision, *about))
             else:
                 after = writing.wait(decision)
-            yield Recorded(connection, replace(after, fence=held.fence), end.now, writing.opened, alone=end.length == case.version)
+            yield Recorded(connection, replace(after, fence=held.fence), end.now, writing.opened, alone=alone)
 
-    def _follow(self, installation_id: str, decision: Move | Wait) -> None:
-        """What a decision means for the installation, in a transaction of its own: the installations have a chain of their own."""
+    def _follow(self, installation_id: str, decision: Move | Wait, seen: Installation | None = None) -> None:
+        """What a decision means for the installation, in a transaction of its own: the installations have a chain of their own.
+
+        `seen` is the installation as the case had it.
+        """
         if isinstance(decision, Move):
             if decision.unparks:
                 self.unpark(installation_id, Event(INSTALLATION_UNPARKED, STORE_ACTOR, "a push was taken again"))
         elif decision.parks is not None:
-            self.park(installation_id, decision.parks, Event(INSTALLATION_PARKED, STORE_ACTOR, decision.parks))
+            self.park(installation_id, decision.parks, Event(INSTALLATION_PARKED, STORE_ACTOR, decision.parks), seen=seen)
 
     def open_attempt(self, case: RotationCase, terms: AttemptTerms) -> RotationCase:
         """As in the port."""

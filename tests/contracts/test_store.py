@@ -165,6 +165,19 @@ def test_the_same_decision_cannot_be_recorded_twice(bench: Bench, resource: Reso
     assert bench.kinds(resource.id).count("rotation_planned") == 1
 
 
+def test_a_completion_is_not_stopped_by_a_worker_that_only_claimed_an_old_credential(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    bench.advance(2 * DAY)
+    case = begin(bench, resource, "planned", "verified", "offered")
+    (old,) = bench.store.due_credentials(10)
+    retiring = present(bench.store.claim_credential(old))
+    ended = replace(next(one for one in case.credentials if one.id == old), grace_ends_at=case.now, due_at=case.now)
+    move = completed(case)
+    assert bench.store.record_rotation(case, replace(move, credentials=(*move.credentials, ended))) is None
+    with pytest.raises(LostClaim):
+        bench.store.record_credential(retiring, blocked(retiring))
+
+
 def test_a_move_that_changes_another_row_takes_the_claim_of_its_worker(bench: Bench, resource: Resource) -> None:
     complete(bench, resource)
     bench.advance(2 * DAY)

@@ -28,7 +28,7 @@ from tests.fakes.store_moves import Moves
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rotation.model import Attempt, AttemptTerms, Credential, Server, Session, Wait
+    from rotation.model import Attempt, AttemptTerms, Credential, Installation, Server, Session, Wait
     from rotation.ports import Answer
 
 
@@ -79,12 +79,13 @@ class FakeStore(Moves, Fleet):
             present_policy=present.spec.policy,
             follow_up=() if behind is None or behind.id == row.id else self._requests_for(behind),
             ahead=self._open_rotation(row.resource_id) if row.state is RotationState.REQUESTED else None,
+            version=self._lengths[row.resource_id],
             generations=max((self.credentials[one].generation for one in self._credentials_of[row.resource_id]), default=0),
         )
 
     def _credential_case(self, row: Credential, claim: Claim) -> CredentialCase:
         alive = self._alive_credentials(row.resource_id)
-        return CredentialCase(claim, self.now(), row, self.resources[row.resource_id], alive)
+        return CredentialCase(claim, self.now(), row, self.resources[row.resource_id], alive, self._lengths[row.resource_id])
 
     # Records
 
@@ -93,11 +94,11 @@ class FakeStore(Moves, Fleet):
             row = self._still_held(case)
             if isinstance(decision, Move):
                 with self._transaction() as draft:
-                    self._apply(draft, row.resource_id, decision, claimed=row)
+                    self._apply(draft, row.resource_id, decision, claimed=row, alone=case.version == self._lengths[row.resource_id])
                     self._append(row.resource_id, decision.event, *subjects(decision, row.id, None))
             else:
                 self._wait_rotation(row, decision)
-            self._follow(row.resource_id, decision)
+            self._follow(row.resource_id, decision, case.installation)
             row = self.rotations[row.id]
             if self._rests(row, ended=row.state in ENDED_STATES):
                 return None
@@ -110,7 +111,7 @@ class FakeStore(Moves, Fleet):
                 raise LostClaim(f"credential {row.id} is {row.stage}, and somebody else's by now")
             if isinstance(decision, Move):
                 with self._transaction() as draft:
-                    self._apply(draft, row.resource_id, decision, claimed=row)
+                    self._apply(draft, row.resource_id, decision, claimed=row, alone=case.version == self._lengths[row.resource_id])
                     self._append(row.resource_id, decision.event, *subjects(decision, None, row.id))
             else:
                 self._wait_credential(row, decision)
@@ -151,14 +152,14 @@ class FakeStore(Moves, Fleet):
             draft.credentials[row.id] = replace(row, due_at=wait.until, problem=wait.problem, tries=tries)
             self._answer(draft, row.resource_id, wait.attempt)
 
-    def _follow(self, resource_id: str, decision: Move | Wait) -> None:
+    def _follow(self, resource_id: str, decision: Move | Wait, seen: Installation | None = None) -> None:
         """What a decision means for the installation, in a transaction of its own."""
         installation_id = self.resources[resource_id].spec.installation_id
         if isinstance(decision, Move):
             if decision.unparks:
                 self.unpark(installation_id, Event(INSTALLATION_UNPARKED, STORE_ACTOR, "a push was taken again"))
         elif decision.parks is not None:
-            self.park(installation_id, decision.parks, Event(INSTALLATION_PARKED, STORE_ACTOR, decision.parks))
+            self.park(installation_id, decision.parks, Event(INSTALLATION_PARKED, STORE_ACTOR, decision.parks), seen=seen)
 
     # Attempts
 

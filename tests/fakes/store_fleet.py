@@ -66,10 +66,10 @@ class Fleet(Memory):
             self.servers[server.name] = server
             self._append(INSTALLATIONS, event)
 
-    def park(self, installation_id: str, why: str, event: Event) -> bool:
+    def park(self, installation_id: str, why: str, event: Event, *, seen: Installation | None = None) -> bool:
         with self._lock:
             before = self.installation(installation_id)
-            if before.parked:
+            if before.parked or (seen is not None and seen.sealed_token != before.sealed_token):
                 return False
             self.installations[installation_id] = replace(before, parked_at=self.now(), parked_reason=why)
             self._append(INSTALLATIONS, event)

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 class Moves(Memory):
     """One move, checked as a whole before anything is written."""
 
-    def _apply(self, draft: Draft, resource_id: str, move: Move, claimed: Rotation | Credential | None = None) -> None:
+    def _apply(
+        self, draft: Draft, resource_id: str, move: Move, claimed: Rotation | Credential | None = None, *, alone: bool = False
+    ) -> None:
         check_rows(move, resource_id)
         for rotation in (move.superseded, move.rotation):
             if rotation is not None:
-                self._draft_rotation(draft, rotation, claimed)
+                self._draft_rotation(draft, rotation, claimed, alone=alone)
         for value in move.credentials:
-            self._draft_credential(draft, value, claimed)
+            self._draft_credential(draft, value, claimed, alone=alone)
         for new in (move.new_rotation, move.new_credential):
             if new is not None and (new.id in self.rotations or new.id in self.credentials):
                 raise Conflict(f"{new.id} exists already")
@@ -41,28 +43,33 @@ class Moves(Memory):
             raise IllegalMove(f"resource {resource_id} is gone")
         draft.resource = replace(resource, schedule=move.schedule or resource.schedule, state=move.resource_state or resource.state)
 
-    def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None) -> None:
+    def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None, *, alone: bool) -> None:
         row = self.rotations.get(value.id)
-        fence = self._next_fence(draft, row, value, claimed)
+        fence = self._next_fence(draft, row, value, claimed, alone=alone)
         if row is not None:
             check_rotation(row, value)
             draft.rotations[row.id] = replace(value, fence=fence, urgent=row.urgent or value.urgent)
 
-    def _draft_credential(self, draft: Draft, value: Credential, claimed: Rotation | Credential | None) -> None:
+    def _draft_credential(self, draft: Draft, value: Credential, claimed: Rotation | Credential | None, *, alone: bool) -> None:
         row = self.credentials.get(value.id)
-        fence = self._next_fence(draft, row, value, claimed)
+        fence = self._next_fence(draft, row, value, claimed, alone=alone)
         if row is not None:
             check_credential(row, value)
             draft.credentials[row.id] = replace(value, fence=fence, last_seen_at=row.last_seen_at)
 
     @staticmethod
     def _next_fence(
-        draft: Draft, row: Rotation | Credential | None, value: Rotation | Credential, claimed: Rotation | Credential | None
+        draft: Draft,
+        row: Rotation | Credential | None,
+        value: Rotation | Credential,
+        claimed: Rotation | Credential | None,
+        *,
+        alone: bool,
     ) -> int:
-        """The claimed row keeps its fence; any other must be as it was read, takes the next and loses its claim."""
+        """The claimed row keeps its fence; any other must not have been moved since it was read, takes the next and loses its claim."""
         if row is not None and claimed is not None and row.id == claimed.id:
             return row.fence
-        if row is None or row.fence != value.fence:
+        if row is None or (row.fence != value.fence and not alone):
             raise LostClaim(f"{value.id} has changed since it was read")
         draft.released.add(row.id)
         return row.fence + 1

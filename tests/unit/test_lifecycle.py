@@ -7,14 +7,32 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import time, timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rotation import driver, lifecycle, requests, retirement
 from rotation.errors import Conflict, OutcomeUnknown, Refused, Unavailable
-from rotation.model import ROTATION_MOVES, STAGE_MOVES, AttemptState, Event, ResourceState, RotationState, Stage, Trigger, Window
+from rotation.model import (
+    ROTATION_MOVES,
+    STAGE_MOVES,
+    AttemptState,
+    Event,
+    PushOutcome,
+    ResourceState,
+    RotationState,
+    Stage,
+    Trigger,
+    Window,
+)
 from tests.fakes import sink as answers
 from tests.world import Killed, World, with_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rotation.model import Deadline, Installation, PushOutcome, RenderedSecret, Resource
+    from rotation.requests import Received
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -391,6 +409,31 @@ def test_an_emergency_ends_the_old_credential_at_once() -> None:
     world.run(for_=timedelta(seconds=2))
     assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
     assert not world.logs_in(old)
+
+
+def test_an_emergency_in_the_middle_of_a_push_delays_nothing() -> None:
+    world = World()
+    world.rotate()
+    pushed = world.sink.push
+    emergencies: list[Received] = []
+
+    def push(
+        resource: Resource,
+        installation: Installation,
+        secrets: Sequence[RenderedSecret],
+        may_send: Callable[[], bool],
+        deadline: Deadline,
+    ) -> PushOutcome:
+        outcome = pushed(resource, installation, secrets, may_send, deadline)
+        if not emergencies:
+            emergencies.append(world.rotate(Trigger.EMERGENCY))
+        return outcome
+
+    world.sink.push = push  # type: ignore[method-assign]  # something else happens while the push is under way
+    world.run(for_=timedelta(seconds=15))
+    assert [one.reception for one in emergencies] == [requests.Reception.FOLLOWS]
+    assert world.states() == [RotationState.COMPLETED, RotationState.COMPLETED]
+    assert world.stages() == [Stage.RETIRED, Stage.RETIRED, Stage.CURRENT]
 
 
 # -- requests that meet
