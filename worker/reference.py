@@ -1,4 +1,4 @@
-"""The pages that tell every setting and every key of the files, made from the code: `python -m worker.reference` writes them again.
+"""The pages that tell every command, every setting and every key of the files: `python -m worker.reference` writes them from the code.
 
 In any of the pages, what stands between `<!-- settings -->` and `<!-- end of settings -->` is the table of the settings.
 """
@@ -10,10 +10,13 @@ from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import typer
 
 from rotation.model import Sensitive, Window
 from rotation.vercel.template_sets import TEMPLATE_SETS
+from worker.cli.main import app
 from worker.documents import (
     CurrentDocument,
     DatabaseDocument,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SETTINGS_PAGE = "docs/settings.md"
 FILES_PAGE = "docs/resource-file.md"
+COMMANDS_PAGE = "docs/commands.md"
 _BEGIN, _END = "<!-- settings -->", "<!-- end of settings -->"
 
 _KINDS: Mapping[type, str] = {
@@ -56,6 +60,7 @@ _TABLES: tuple[tuple[str, type[BaseModel], bool], ...] = (
     ("`[[secrets]]`", SecretDocument, True),
     ("`[current]`", CurrentDocument, True),
 )
+_TAKEN: Mapping[str, str] = {"str": "TEXT", "int range": "NUMBER", "path": "PATH"}
 _OF_THEIR_OWN = frozenset({"database", "policy", "secrets", "current", "endpoints"})
 
 
@@ -160,6 +165,44 @@ def _default(field: FieldInfo) -> str:
             return f"`{value}`"
 
 
+def commands_page() -> str:
+    """The page about the command line."""
+    return "".join(_commands_page())
+
+
+def _commands_page() -> Iterator[str]:
+    yield "# Commands\n\n"
+    yield "Every command ends with 0 when it is done, 1 when it failed, and 2 when it was used wrongly. With `--json` it prints data for\n"
+    yield "machines on the standard output; what it says to people goes to the standard error. `-h` and `--help` explain any command.\n"
+    yield "Each reads its settings from the environment: see [settings](settings.md).\n"
+    root: Any = typer.main.get_command(app)  # Typer's own classes for commands are private
+    yield from _command(root, typer.Context(root, info_name="rollover"), "##")
+
+
+def _command(command: Any, context: typer.Context, marks: str) -> Iterator[str]:  # noqa: ANN401 - as above
+    """One command, or a group and the commands in it."""
+    grouped: dict[str, Any] = getattr(command, "commands", {})
+    yield f"\n{marks} {context.command_path}\n\n{command.help}\n"
+    records = [record for record in (one.get_help_record(context) for one in command.params) if record is not None]
+    told = [(_named(name), " ".join(meaning.split())) for name, meaning in records]
+    if not grouped:
+        arguments = [name for name, _ in told if not name.startswith("-")]
+        yield f"\n`{' '.join([context.command_path, *arguments, *['[OPTIONS]'] * (len(told) > len(arguments))])}`\n"
+    if told:
+        yield "\n"
+        yield _table(("argument or option", "meaning"), ((f"`{name}`", meaning) for name, meaning in told))
+    for name, one in grouped.items():
+        if not one.hidden:
+            yield from _command(one, typer.Context(one, info_name=name, parent=context), "###" if context.parent else marks)
+
+
+def _named(option: str) -> str:
+    """An option with what it takes, as people write it; an argument says that by its name."""
+    name, _, kind = option.partition(" <")
+    takes = _TAKEN.get(kind.rstrip(">"), kind.rstrip(">"))
+    return f"{name} {takes}" if kind and name.startswith("-") else name
+
+
 def with_table(text: str) -> str:
     """The text with the table of the settings in its place, if it has one."""
     return re.sub(f"{_BEGIN}.*?{_END}", lambda _: f"{_BEGIN}\n{settings_table()}{_END}", text, flags=re.DOTALL)
@@ -171,6 +214,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     return {
         root / SETTINGS_PAGE: settings_page(),
         root / FILES_PAGE: files_page(),
+        root / COMMANDS_PAGE: commands_page(),
         readme: with_table(readme.read_text(encoding="utf-8")),
     }
 

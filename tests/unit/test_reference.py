@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.documents import ResourceDocument
-from worker.reference import pages, settings_table, with_table
+from worker.reference import ROOT, commands_page, pages, settings_table, with_table
 from worker.settings import SECRETS, Settings
 
 if TYPE_CHECKING:
@@ -47,3 +48,21 @@ def test_keys_without_a_default_are_required() -> None:
     assert "| `owns_all_secrets` | `true` or `false` | required |" in page
     assert "| `grace` | duration | `1d` |" in page
     assert "| `sslmode` | `verify-full` or `verify-ca` or `require` or `disable` | `verify-full` |" in page
+
+
+def test_every_command_is_told_with_its_options() -> None:
+    page = commands_page()
+    for command in ("rollover up", "rollover resource adopt", "rollover sandbox rehearse"):
+        assert page.count(f" {command}\n") == 1
+    assert "`rollover rotate RESOURCE [OPTIONS]`" in page
+    assert "| `--grace DURATION` |" in page
+    assert "| `--limit NUMBER` |" in page
+    assert "--dies-with" not in page
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name
+)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target

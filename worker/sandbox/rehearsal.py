@@ -142,14 +142,14 @@ class Report:
     def news(self) -> Iterator[str]:
         """What happened since the last time."""
         name, tally, deployed = self.customer.name, self.customer.tally, self.customer.deployed
+        if deployed != self._deployed:
+            yield f"{name}: redeployed with {deployed}; {_counted(self.customer)}"
         if tally.refused > self._refused and not self._turned_away:
             self._turned_away = True
-            yield f"{name}: the login {self._deployed} is refused"
+            yield f"{name}: the login {deployed} is refused"
         elif tally.refused == self._refused and tally.accepted > self._accepted and self._turned_away:
             self._turned_away = False
             yield f"{name}: logs in again"
-        if deployed != self._deployed:
-            yield f"{name}: redeployed with {deployed}; {_counted(self.customer)}"
         self._deployed, self._refused, self._accepted = deployed, tally.refused, tally.accepted
 
 
