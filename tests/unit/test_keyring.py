@@ -69,7 +69,8 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
     if os.geteuid() == 0:
         os.chown(path, 65534, 65534)
     else:
-        monkeypatch.setattr(os, "geteuid", lambda user=os.geteuid() + 1: user)
+        somebody_else = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: somebody_else)
     with pytest.raises(Invalid, match="belongs to user"):
         keyring.load_key_file(path)
 
