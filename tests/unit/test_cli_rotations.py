@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import socket
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.command_line import RESOURCE_FILE
+from worker import tasks
+from worker.cli import hinting
+
 if TYPE_CHECKING:
+    import redis
+
     from tests.command_line import CommandLine
+    from worker.sandbox.broker import PrivateBroker
 
 
 def change(rollover: CommandLine, statement: str) -> None:
@@ -36,6 +47,92 @@ def test_a_second_request_joins_the_first(rollover: CommandLine) -> None:
     assert (second["reception"], second["rotation"]) == ("joined", first["rotation"])
     assert rollover.done("rotation", "list", "--json").data[0]["triggers"] == ["manual", "emergency"]
     assert "emergency" in rollover.done("rotation", "list", name, "--under-way").out
+
+
+def test_the_secrets_are_pushed_again_with_the_same_login(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    (current,) = rollover.done("credential", "list", name, "--json").data
+    answer = rollover.done("push", name, "--reason", "Vercel lost them", "--json").data
+    assert answer["reception"] == "opened"
+    story = rollover.done("rotation", "show", answer["rotation"], "--json").data
+    assert story["rotation"]["credential_id"] == current["id"]
+    assert story["requests"][0]["reason"] == "Vercel lost them"
+    assert rollover.events()[-1] == "push_requested"
+    again = rollover("push", name, "--json")
+    assert (again.data["reception"], again.data["rotation"]) == ("joined", answer["rotation"])
+    assert "already" in again.err
+
+
+def test_a_push_behind_a_rotation_follows_it(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    rollover.done("rotate", name)
+    change(rollover, "UPDATE rotations SET state = 'offered', planned_at = requested_at, offered_at = requested_at")
+    assert "after that" in rollover.done("push", name).err
+
+
+def test_a_push_is_watched_to_its_end(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = rollover.with_resource()
+    ended = "UPDATE rotations SET state = 'completed', ended_at = requested_at"
+    monkeypatch.setattr("worker.cli.watching.sleep", lambda _: change(rollover, ended))
+    assert rollover.done("push", name, "--wait", "--json").data["state"] == "completed"
+
+
+def test_what_cannot_be_pushed_is_told(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    assert "there is no resource" in rollover.refused("push", "store_9", code=1)
+    rollover.done("resource", "pause", name)
+    assert "rollover resource resume" in rollover.refused("push", name, code=1)
+    empty = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43")
+    rollover.done("resource", "add", rollover.file("empty.toml", empty))
+    assert "has no credential yet" in rollover.refused("push", "store_43", code=1)
+
+
+def test_a_request_tells_the_workers_at_once(
+    rollover: CommandLine, valkey_server: PrivateBroker, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLOVER_BROKER_URL", valkey_server.url.reveal())
+    name = rollover.with_resource()
+    rotation = rollover.done("rotate", name, "--json").data["rotation"]
+    (message,) = valkey.lrange("rollover.urgent", 0, -1)
+    told = json.loads(message)
+    assert told["headers"]["task"] == tasks.ADVANCE_ROTATIONS
+    assert json.loads(base64.b64decode(told["body"]))[0] == [[rotation]]
+    rollover.done("push", name)
+    assert valkey.llen("rollover.urgent") == 2
+
+
+def test_the_broker_of_rollover_up_is_found(rollover: CommandLine, valkey_server: PrivateBroker, valkey: redis.Redis) -> None:
+    name = rollover.with_resource()
+    run = rollover.directory / "state" / "run"
+    run.mkdir()
+    for written in ("", "redis://127.0.0.1:1/0", valkey_server.url.reveal()):
+        (run / "broker.url").write_text(written)
+        rollover.done("rotate", name)
+    assert valkey.llen("rollover.urgent") == 1
+
+
+def test_a_silent_broker_holds_a_command_for_a_second_at_most(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = rollover.with_resource()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for scheme in ("redis", "amqp"):
+            monkeypatch.setenv("ROLLOVER_BROKER_URL", f"{scheme}://127.0.0.1:{port}/0")
+            rollover.done("rotate", name)
+            began = time.monotonic()
+            answer = rollover.done("rotate", name)
+            assert time.monotonic() - began < hinting.SECONDS + 1
+            assert "joined" in answer.err
+            assert len(answer.err.splitlines()) == 1
+            assert answer.out == ""
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//", "redis://:wrong@{place}/0"])
+def test_a_broker_that_refuses_fails_no_command(
+    rollover: CommandLine, valkey_server: PrivateBroker, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    place = valkey_server.url.reveal().rpartition("@")[2].partition("/")[0]
+    monkeypatch.setenv("ROLLOVER_BROKER_URL", url.format(place=place))
+    assert len(rollover.done("rotate", rollover.with_resource()).err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("grace", ["soon", "", "-1h", "24", "400d"])

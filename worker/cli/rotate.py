@@ -1,5 +1,6 @@
-"""`rollover rotate` and `rollover undo-block`: what a person asks of one resource, now."""
+"""`rollover rotate`, `rollover push` and `rollover undo-block`: what a person asks of one resource, now."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,13 +9,18 @@ from rotation.errors import Conflict
 from worker.cli import arguments, output, session
 
 if TYPE_CHECKING:
+    from rotation.model import Resource
     from rotation.requests import Received
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(rotate)
+    app.command()(push)
     app.command("undo-block")(undo_block)
+
+
+Wait = Annotated[bool, typer.Option("--wait", help="Show the steps as they happen; exits with 0 only when it is completed.")]
 
 
 def rotate(
@@ -27,7 +33,7 @@ def rotate(
     emergency: Annotated[
         bool, typer.Option("--emergency", help="The login is known to others: end it as soon as its successor is at Vercel.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show the steps as they happen; exits with 0 only when it is completed.")] = False,
+    wait: Wait = False,
     as_json: output.Json = False,
 ) -> None:
     """Ask for a rotation, now.
@@ -35,8 +41,7 @@ def rotate(
     When this returns the request is on record, and a worker will answer it whatever crashes.
     """
     from rotation import requests  # noqa: PLC0415 - imported when it runs
-    from rotation.model import RotationState, Trigger  # noqa: PLC0415
-    from worker.cli.watching import watch  # noqa: PLC0415
+    from rotation.model import Trigger  # noqa: PLC0415
 
     if emergency and grace is not None:
         raise typer.BadParameter("--grace and --emergency contradict each other: an emergency gives no grace")
@@ -48,27 +53,61 @@ def rotate(
             grace=None if grace is None else arguments.duration("--grace", grace, here.settings.max_grace),
         )
         resource = here.resource(name)
-        received = requests.trigger(resource.id, asked, here.ports)
-        _said(resource.name, received)
-        ended = watch(here, received.rotation_id) if wait and received.rotation_id else None
+        _answered(here, resource, requests.trigger(resource.id, asked, here.ports), _ROTATED, wait=wait, as_json=as_json)
+
+
+def push(
+    name: arguments.ResourceName,
+    *,
+    reason: arguments.Reason = "",
+    wait: Wait = False,
+    as_json: output.Json = False,
+) -> None:
+    """Push the present secrets to Vercel again.
+
+    With what the resource's file says by now, or because Vercel lost them. The login stays as it is.
+    """
+    from rotation import requests  # noqa: PLC0415 - imported when it runs
+
+    with session.opened() as here:
+        resource = here.resource(name)
+        _answered(
+            here, resource, requests.push_again(resource.id, session.actor(), reason, here.ports), _PUSHED, wait=wait, as_json=as_json
+        )
+
+
+_ROTATED = {
+    "opened": "a rotation of {name} was asked for: {rotation}",
+    "joined": "joined the rotation of {name} that has begun: {rotation}",
+    "follows": "{name} is being pushed: a rotation follows it, {rotation}",
+    "repeated": "asked for before: {rotation}",
+    "nothing": "nothing to do for {name}",
+}
+_PUSHED = {
+    "opened": "the secrets of {name} are to be pushed again: {rotation}",
+    "joined": "one is asked for already that pushes all secrets of {name}: {rotation}",
+    "follows": "{name} is being rotated: its secrets are pushed again after that, {rotation}",
+}
+
+
+def _answered(
+    here: session.Session, resource: "Resource", received: "Received", words: Mapping[str, str], *, wait: bool, as_json: bool
+) -> None:
+    """Say what became of a request that is on record, tell the workers, and look on if that is wanted."""
+    from rotation.model import RotationState  # noqa: PLC0415 - imported when it runs
+    from worker.cli.hinting import hint  # noqa: PLC0415
+    from worker.cli.watching import watch  # noqa: PLC0415
+
+    output.done(words[received.reception].format(name=resource.name, rotation=received.rotation_id))
+    ended = None
+    if received.rotation_id is not None:
+        hint(here.settings, received.rotation_id)
+        ended = watch(here, received.rotation_id) if wait else None
     if as_json:
         answer = {"resource": resource.name, "reception": received.reception, "rotation": received.rotation_id}
         output.show({**answer, "request": received.request_id, "state": None if ended is None else ended.state})
     if ended is not None and ended.state is not RotationState.COMPLETED:
         output.fail(f"{ended.id} ended as {ended.state}: {ended.problem or 'see rollover rotation show'}", ended.advice)
-
-
-def _said(name: str, received: "Received") -> None:
-    from rotation.requests import Reception  # noqa: PLC0415 - imported when it runs
-
-    words = {
-        Reception.OPENED: "a rotation of {name} was asked for: {rotation}",
-        Reception.JOINED: "joined the rotation of {name} that has begun: {rotation}",
-        Reception.FOLLOWS: "{name} is being pushed: a rotation follows it, {rotation}",
-        Reception.REPEATED: "asked for before: {rotation}",
-        Reception.NOTHING: "nothing to do for {name}",
-    }
-    output.done(words[received.reception].format(name=name, rotation=received.rotation_id))
 
 
 def undo_block(
