@@ -71,7 +71,7 @@ class Process:
         self._child.wait()
 
     def ask_to_end(self) -> None:
-        """SIGTERM to the first process alone, as an init system sends it."""
+        """SIGTERM to the first process alone, as an init system sends it. A frozen one hears it when it is let go on."""
         if self.runs:
             os.kill(self.pid, signal.SIGTERM)
 

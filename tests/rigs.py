@@ -112,6 +112,8 @@ class Rig:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for process in reversed(self.processes):  # all at once, as each takes a while
+            process.ask_to_end()
         self._running.close()
 
     def _start(self) -> None:
