@@ -15,6 +15,7 @@ from rotation.store.specs import spec_to_json
 from rotation.store.tables import ALIVE, UtcTime, credentials, installations, resource_revisions, resources, rotations, servers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -148,6 +149,21 @@ class Fleet:
             beginning = self.audit.begin(connection, resource_id, now)
             self.audit.append(connection, beginning, event, credential_id=None if current is None else current.id)
             return read_resource(connection, resource_id)
+
+    def obstacles(self, spec: ResourceSpec, username: str | None) -> Iterator[NotFound | Conflict]:
+        """All that `register` would refuse now, so that several resources can be looked at before any is registered."""
+        looks: tuple[Callable[[Connection], object], ...] = (
+            lambda connection: _read_server(connection, spec.database.server),
+            lambda connection: _read_installation(connection, spec.installation_id),
+            lambda connection: self._refuse_twin(connection, spec),
+            lambda connection: _refuse_login(connection, spec.database.server, () if username is None else (username,)),
+        )
+        with self.database.reading() as connection:
+            for look in looks:
+                try:
+                    look(connection)
+                except (NotFound, Conflict) as obstacle:
+                    yield obstacle
 
     def revise(self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event) -> Resource:
         """As in the port. The resource's live logins go with it to another server."""

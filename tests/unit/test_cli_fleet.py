@@ -163,6 +163,49 @@ def test_with_a_fault_in_one_file_no_file_is_added(rollover: CommandLine) -> Non
     assert "hots" in told
 
 
+def test_what_the_store_has_against_any_file_is_told_and_no_file_is_added(rollover: CommandLine) -> None:
+    rollover.with_resource()
+    fresh = RESOURCE_FILE.replace("store_42", "store_43").replace("orders_app", "billing_app")
+    files = [
+        rollover.file("fresh.toml", fresh),
+        rollover.file("again.toml", fresh),
+        rollover.file("known.toml", RESOURCE_FILE),
+        rollover.file("login.toml", RESOURCE_FILE.replace("store_42", "store_44")),
+        rollover.file("lost.toml", fresh.replace("icfg_1", "icfg_9").replace("pg-eu-1", "pg-eu-9")),
+    ]
+    told = rollover.refused("resource", "add", *files, code=1).splitlines()
+    for file, words in (
+        ("again.toml", "fresh.toml as well"),
+        ("known.toml", "exists already"),
+        ("login.toml", "the login orders_app on pg-eu-1 belongs to another credential"),
+        ("lost.toml", "there is no server 'pg-eu-9'"),
+        ("lost.toml", "there is no installation 'icfg_9'"),
+    ):
+        assert [line for line in told if file + ":" in line and words in line], words
+    assert not [line for line in told if "fresh.toml:" in line]
+    rollover.done("resource", "add", files[0])
+
+
+def test_two_files_cannot_have_one_login(rollover: CommandLine) -> None:
+    rollover.with_installation()
+    rollover.with_server()
+    rollover.file("current.password", PASSWORD)
+    files = [rollover.file(f"{one}.toml", RESOURCE_FILE.replace("store_42", one)) for one in ("store_1", "store_2")]
+    assert "store_2.toml: the login orders_app on pg-eu-1 is that of" in rollover.refused("resource", "add", *files, code=1)
+
+
+def test_what_is_doubtful_in_a_file_is_told_and_done(rollover: CommandLine) -> None:
+    rollover.with_installation()
+    rollover.file("admin.url", "postgresql://admin:CANARY@db.example.com/postgres", mode=0o644)
+    assert "warning" in rollover.done("server", "add", rollover.file("server.toml", SERVER_FILE)).err
+    assert "warning" in rollover.done("server", "update", rollover.file("server.toml", SERVER_FILE)).err
+    rollover.file("current.password", PASSWORD, mode=0o644)
+    for command in ("add", "update"):
+        said = rollover.done("resource", command, rollover.file("resource.toml", RESOURCE_FILE)).err
+        assert "resource.toml: current.password_file" in said
+        assert "warning" in said
+
+
 def test_a_resource_needs_its_installation_and_its_server(rollover: CommandLine) -> None:
     rollover.file("current.password", PASSWORD)
     file = rollover.file("resource.toml", RESOURCE_FILE)

@@ -31,13 +31,15 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def add(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="TOML files, one a resource.")]) -> None:
-    """Add resources as their files describe them. All files are read first; with a fault in any of them nothing is added."""
+    """Add resources as their files describe them. With a fault in any file nothing is added."""
     from rotation import requests  # noqa: PLC0415 - imported when it runs
 
     with session.opened() as here:
-        for file, read in _read_all(files, here):
+        read = _read_all(files, here)
+        _stop_at_obstacles(read, here)
+        for file, one in read:
             try:
-                resource = requests.register(read.spec, read.current, session.actor(), here.ports)
+                resource = requests.register(one.spec, one.current, session.actor(), here.ports)
             except RolloverError:
                 output.warn(f"{file}: not added, nor any file after it")
                 raise
@@ -276,6 +278,24 @@ def _read_all(files: list[Path], here: session.Session) -> "list[tuple[Path, Res
         for warning in one.warnings:
             output.warn(f"{file}: {warning}")
     return read
+
+
+def _stop_at_obstacles(read: "list[tuple[Path, ResourceFile]]", here: session.Session) -> None:
+    """End with everything that the store, or another of the files, has against them."""
+    obstacles: list[str] = []
+    resources: dict[object, Path] = {}
+    logins: dict[object, Path] = {}
+    for file, one in read:
+        spec, username = one.spec, None if one.current is None else one.current.username
+        before = len(read) > 1 and f"{file}: "
+        obstacles += [f"{before or ''}{obstacle}" for obstacle in here.store.obstacles(spec, username)]
+        twin = resources.setdefault((spec.installation_id, spec.external_id), file)
+        if twin is not file:
+            obstacles.append(f"{file}: the resource {spec.installation_id}/{spec.external_id} stands in {twin} as well")
+        elif username is not None and (twin := logins.setdefault((spec.database.server, username), file)) is not file:
+            obstacles.append(f"{file}: the login {username} on {spec.database.server} is that of {twin}")
+    if obstacles:
+        raise Conflict("\n  ".join(obstacles if len(obstacles) == 1 else ["nothing was added", *obstacles]))
 
 
 def _next(resource: "Resource") -> str:
