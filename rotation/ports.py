@@ -114,6 +114,13 @@ class Engine(Protocol):
         """
         ...
 
+    def rehearse(self, resource: Resource, username: str, like: str | None, deadline: Deadline) -> tuple[str, ...]:
+        """What a rotation would send to the database, in order: `admit` for `username`, then `block` and `withdraw` for `like`.
+
+        It reads and changes nothing. The verifier and the marker are left out of the text. Raises `Refused` when `like` does not exist.
+        """
+        ...
+
     def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
         """Afterwards the login exists, can log in with the password behind `verifier`, and has the rights and settings of `like`.
 
@@ -163,6 +170,10 @@ class Engine(Protocol):
 
     def list_logins(self, server: Server, deadline: Deadline) -> tuple[KnownLogin, ...]:
         """Every login on the server that carries a marker of ours."""
+        ...
+
+    def clock(self, server: Server, deadline: Deadline) -> datetime:
+        """The server's own clock, aware UTC."""
         ...
 
 

@@ -12,6 +12,7 @@ Every name in a statement is composed by psycopg. What is measured about Postgre
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -23,6 +24,7 @@ from rotation.engines.postgresql_adoption import adopt
 from rotation.engines.postgresql_logins import Logins
 from rotation.engines.postgresql_preflight import preflight
 from rotation.engines.postgresql_proof import Proof
+from rotation.engines.postgresql_rehearsal import rehearse
 from rotation.engines.postgresql_removal import block_login, end_nameless_sessions, remove_login
 from rotation.engines.postgresql_roles import differences, make_role, mend_role, read_held, read_roles
 from rotation.errors import Fault, Refused
@@ -30,6 +32,7 @@ from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from rotation.engines.postgresql_roles import Role
     from rotation.model import Credential, Deadline, Login, RenderedSecret, Resource, Sensitive, Server
@@ -47,6 +50,8 @@ SELECT usename::text, coalesce(host(client_addr), 'local'), coalesce(application
  GROUP BY 1, 2, 3, 4""")
 
 SEES_SESSIONS = sql.SQL("SELECT pg_has_role('pg_read_all_stats', 'USAGE')")
+
+CLOCK = sql.SQL("SELECT clock_timestamp()")
 
 MARKED = sql.SQL("""
 SELECT r.rolname::text, r.rolcanlogin, d.description
@@ -90,6 +95,10 @@ class PostgresqlEngine:
     def adopt(self, resource: Resource, username: str, deadline: Deadline, *, dry_run: bool) -> tuple[str, ...]:
         """Share what the login in use owns with the owner group, without a moment in which it cannot work."""
         return adopt(self._admin, resource, username, deadline, dry_run=dry_run)
+
+    def rehearse(self, resource: Resource, username: str, like: str | None, deadline: Deadline) -> tuple[str, ...]:
+        """The statements that make the new login, then those that end the one that it is like."""
+        return tuple(rehearse(self._admin, resource, username, like, deadline))
 
     def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
         """Create the login, or mend it with the same verifier: another salt would strand poolers that keep the old one."""
@@ -174,6 +183,12 @@ class PostgresqlEngine:
             marked = session.rows("read marked logins", MARKED)
         known = ((name, self._sealer.recognise(comment), can_log_in) for name, can_log_in, comment in marked)
         return tuple(KnownLogin(name, credential_id, can_log_in) for name, credential_id, can_log_in in known if credential_id)
+
+    def clock(self, server: Server, deadline: Deadline) -> datetime:
+        """As `clock_timestamp()` tells it."""
+        with self._admin.session(server, deadline) as session:
+            read_at: datetime = session.rows("read the clock", CLOCK)[0][0]
+        return read_at.astimezone(UTC)
 
     def _expect_ours(self, resource: Resource, role: Role, credential: Credential) -> None:
         if role.comment is None or self._sealer.recognise(role.comment) != credential.id:

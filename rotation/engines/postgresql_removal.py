@@ -38,7 +38,7 @@ HOLDS = sql.SQL("SELECT pg_has_role({role}, 'USAGE')")
 def block_login(session: AdminSession, role: Role) -> None:
     """From its commit on nobody logs in as the role."""
     if role.can_log_in:
-        session.act("block a login", [sql.SQL("ALTER ROLE {role} NOLOGIN").format(role=sql.Identifier(role.name))])
+        session.act("block a login", [block(role.name)])
 
 
 def remove_login(admin: AdminSessions, resource: Resource, role: Role, deadline: Deadline) -> None:
@@ -53,10 +53,10 @@ def remove_login(admin: AdminSessions, resource: Resource, role: Role, deadline:
     # A connection at a time: two held at once by every thread would wait for each other.
     for database in sorted({one.database or resource.spec.database.name for one in held}):
         with admin.session(resource.server, deadline, database) as session:
-            statements = list(_hand_over(role.name, resource.spec.database.owner_role))
+            statements = list(hand_over(role.name, resource.spec.database.owner_role))
             session.act("hand over what a login owns", statements, lock_seconds=LOCK_SECONDS)
     with admin.session(resource.server, deadline) as session:
-        session.act("remove a login", [sql.SQL("DROP ROLE {role}").format(role=sql.Identifier(role.name))])
+        session.act("remove a login", [drop(role.name)])
         # One that had passed the door before it was shut shows up only now.
         _end_sessions(session, whose)
 
@@ -83,15 +83,30 @@ def reassign(name: str, owner: str) -> sql.Composed:
     return sql.SQL("REASSIGN OWNED BY {role} TO {owner}").format(role=sql.Identifier(name), owner=sql.Identifier(owner))
 
 
-def _hand_over(name: str, owner: str) -> Iterator[sql.Composed]:
+def block(name: str) -> sql.Composed:
+    """No new session of the role; open ones go on."""
+    return sql.SQL("ALTER ROLE {role} NOLOGIN").format(role=sql.Identifier(name))
+
+
+def drop(name: str) -> sql.Composed:
+    """The role itself goes."""
+    return sql.SQL("DROP ROLE {role}").format(role=sql.Identifier(name))
+
+
+def hand_over(name: str, owner: str) -> Iterator[sql.Composed]:
+    """In one database, all that depends on the role is the owner's, or gone."""
     yield reassign(name, owner)
     yield sql.SQL("DROP OWNED BY {role}").format(role=sql.Identifier(name))
 
 
+def end_of_sessions(whose: sql.Composed, wait: float = ONE_WAIT) -> sql.Composed:
+    """Tell the sessions to end; the server itself waits so many seconds for each."""
+    return END.format(wait=sql.Literal(max(int(wait * 1000), 1)), whose=whose)
+
+
 def _end_sessions(session: AdminSession, whose: sql.Composed) -> None:
     while True:
-        wait = max(int(min(ONE_WAIT, session.left() / 2) * 1000), 1)
-        if not session.act("end sessions", [END.format(wait=sql.Literal(wait), whose=whose)]):
+        if not session.act("end sessions", [end_of_sessions(whose, min(ONE_WAIT, session.left() / 2))]):
             return
         if session.left() <= 0:
             raise Unavailable("a login's sessions have not ended in time")

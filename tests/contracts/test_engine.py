@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import pytest
@@ -363,6 +364,53 @@ def test_a_late_act_changes_nothing(world: World) -> None:
 
     assert not world.logs_in(resource, Login(minted.username, minted.password))
     assert world.logs_in(resource, login)
+
+
+def test_a_rehearsal_tells_what_would_be_sent_and_changes_nothing(world: World) -> None:
+    resource = world.new_resource()
+    _, minted, old = admitted(world, resource, 1)
+    new = world.engine.mint(resource, 2, world.entropy)
+    before = world.engine.list_logins(resource.server, world.deadline())
+
+    told = world.engine.rehearse(resource, new.username, old.username, world.deadline())
+
+    assert [line for line in told if "CREATE ROLE" in line and new.username in line and "'SCRAM-SHA-256$…'" in line]
+    assert [line for line in told if "NOLOGIN" in line and old.username in line]
+    assert "DROP ROLE" in told[-1]
+    assert old.username in told[-1]
+    for secret in (minted.verifier, minted.password, new.verifier, new.password):
+        assert not [line for line in told if secret.reveal() in line]
+    assert world.engine.list_logins(resource.server, world.deadline()) == before
+    assert world.logs_in(resource, old)
+    assert not world.logs_in(resource, Login(new.username, new.password))
+
+
+def test_the_rehearsal_of_a_first_login_removes_none(world: World) -> None:
+    resource = world.new_resource()
+    username = world.engine.mint(resource, 1, world.entropy).username
+
+    told = world.engine.rehearse(resource, username, None, world.deadline())
+
+    assert username in told[0]
+    assert not [line for line in told if "DROP" in line]
+
+
+def test_a_rehearsal_with_nobody_to_be_like_is_refused(world: World) -> None:
+    with pytest.raises(Refused):
+        world.engine.rehearse(world.new_resource(), "new", "nobody", world.deadline())
+
+
+def test_a_rehearsal_that_is_late_is_not_answered(world: World) -> None:
+    resource = world.new_resource()
+    with pytest.raises(Unavailable):
+        world.engine.rehearse(resource, "new", None, world.late())
+
+
+def test_the_servers_clock_is_read_in_utc(world: World) -> None:
+    resource = world.new_resource()
+    first = world.engine.clock(resource.server, world.deadline())
+    assert first.tzinfo is UTC
+    assert world.engine.clock(resource.server, world.deadline()) >= first
 
 
 def test_a_resource_without_faults_is_ready(world: World) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation.engines.logins import new_password, new_username
@@ -52,6 +53,7 @@ class FakeServer:
     roles: dict[str, FakeRole] = field(default_factory=dict)
     sessions: list[FakeSession] = field(default_factory=list)
     reachable: bool = True
+    clock_ahead: timedelta = timedelta(0)
 
 
 def fake_verifier(password: Sensitive) -> Sensitive:
@@ -128,6 +130,16 @@ class FakeEngine:
                 place.roles[username] = replace(role, owner=owner)
             return (f'GRANT "{owner}" TO "{username}"',)
 
+    def rehearse(self, resource: Resource, username: str, like: str | None, deadline: Deadline) -> tuple[str, ...]:
+        owner = resource.spec.database.owner_role
+        with self._look("rehearse", resource.server, deadline) as place:
+            made = f'CREATE ROLE "{username}" LOGIN PASSWORD \'SCRAM-SHA-256$…\' IN ROLE "{owner}"'
+            if like is None:
+                return (made,)
+            if like not in place.roles:
+                raise Refused(f"the login {like}, which the new one is to be like, does not exist")
+            return (made, f'ALTER ROLE "{like}" NOLOGIN', f'DROP ROLE "{like}"')
+
     def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
         marker = self._sealer.mark(credential.id)
         with self._act("admit", resource.server, credential.username, deadline) as place:
@@ -200,6 +212,10 @@ class FakeEngine:
     def list_logins(self, server: Server, deadline: Deadline) -> tuple[KnownLogin, ...]:
         with self._look("list_logins", server, deadline) as place:
             return tuple(self._ours(place))
+
+    def clock(self, server: Server, deadline: Deadline) -> datetime:
+        with self._look("clock", server, deadline) as place:
+            return self._clock.now() + place.clock_ahead
 
     @contextmanager
     def _look(self, name: str, server: Server, deadline: Deadline) -> Iterator[FakeServer]:
