@@ -192,8 +192,9 @@ def _receive(case: ResourceCase, asked: Asked, ports: Ports) -> tuple[Move | Non
         return None, _repeated(case.keyed_request, asked)
     _refuse_unless_active(case.resource)
     open_rotation = case.open_rotation
-    offered = open_rotation is not None and (open_rotation.state is RotationState.OFFERED or _pushes_again(case, open_rotation))
-    if offered and asked.trigger is Trigger.SCHEDULE:
+    only_pushed = open_rotation is not None and _pushes_again(case, open_rotation)
+    offered = open_rotation is not None and (open_rotation.state is RotationState.OFFERED or only_pushed)
+    if offered and not only_pushed and asked.trigger is Trigger.SCHEDULE:
         reason = "a rotation is being pushed: a schedule changes nothing"
         return Move(event=_event("request_ignored", asked, None), schedule=_no_date(case, reason)), Received(Reception.NOTHING, None)
     joined = case.requested_rotation if open_rotation is None or offered else open_rotation
@@ -218,7 +219,8 @@ def _join(case: ResourceCase, joined: Rotation, request: Request, asked: Asked) 
     """
     urgent = joined.urgent or asked.trigger is not Trigger.SCHEDULE
     waits = joined.due_at is None or joined.due_at > case.now
-    only_pushed = _pushes_again(case, joined)  # it becomes a rotation, which pushes everything as well
+    # One that was to push a credential again becomes a rotation, which pushes everything as well.
+    only_pushed = joined.state is RotationState.REQUESTED and joined.credential_id is not None
     forward = None
     if only_pushed or (urgent and (waits or not joined.urgent)):
         credential_id = None if only_pushed else joined.credential_id
