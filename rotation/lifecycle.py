@@ -64,11 +64,14 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 1, `requested` to `planned`: make the password, once, and write it down sealed before anybody else hears of it."""
     if case.ahead is not None:
         return _behind(case, case.ahead)
+    if case.resource.state in (ResourceState.LEAVING, ResourceState.GONE):
+        return _too_late(case)
     held = _held(case)
     if held is not None:
         return held
-    if case.rotation.credential_id is not None:
-        return _plan_again(case)
+    # After a supersession only a new credential will do: its completion starts the clock of the one that was passed over.
+    if case.rotation.credential_id is not None and case.current is not None and not endings.superseding(case):
+        return _plan_again(case, case.current)
     generation = case.generations + 1
     credential_id = new_id("cred", case.now, ports.entropy.bytes(8))
     minted = ports.engines[case.resource.spec.engine].mint(case.resource, generation, ports.entropy)
@@ -255,14 +258,22 @@ def _limited(case: RotationCase, ports: Ports) -> Wait | None:
 # -- small words
 
 
-def _plan_again(case: RotationCase) -> Move:
-    """Push the current credential's values again, unless it was replaced meanwhile: then its successor's were pushed."""
-    if not case.pushes_again:
-        why = "the credential was replaced meanwhile"
-        abandoned = endings.abandoned(case.rotation, case.now, why)
-        return Move(rotation=abandoned, event=endings.event(abandoned, why=why))
-    planned = replace(endings.onward(case, RotationState.PLANNED), revision=case.resource.revision, planned_at=case.now)
-    return Move(rotation=planned, event=endings.event(planned, why=_why(case), credential=case.rotation.credential_id))
+def _plan_again(case: RotationCase, current: Credential) -> Move:
+    """Push again what is current by now: a successor that was pushed meanwhile may have been pushed before this was asked for."""
+    planned = replace(
+        endings.onward(case, RotationState.PLANNED),
+        revision=case.resource.revision,
+        credential_id=current.id,
+        planned_at=case.now,
+    )
+    return Move(rotation=planned, event=endings.event(planned, why=_why(case), credential=current.id))
+
+
+def _too_late(case: RotationCase) -> Move:
+    """A follow-up whose resource was found to be gone while it waited."""
+    why = f"the resource is {case.resource.state}"
+    abandoned = endings.abandoned(case.rotation, case.now, why)
+    return Move(rotation=abandoned, event=endings.event(abandoned, why=why))
 
 
 def _context(case: RotationCase, credential_id: str, purpose: str) -> SealContext:
