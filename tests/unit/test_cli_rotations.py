@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rotation.errors import Fault
 from tests.command_line import RESOURCE_FILE
 from worker import tasks
 from worker.cli import hinting
@@ -47,6 +48,67 @@ def test_a_second_request_joins_the_first(rollover: CommandLine) -> None:
     assert (second["reception"], second["rotation"]) == ("joined", first["rotation"])
     assert rollover.done("rotation", "list", "--json").data[0]["triggers"] == ["manual", "emergency"]
     assert "emergency" in rollover.done("rotation", "list", name, "--under-way").out
+
+
+def rows(rollover: CommandLine) -> list[list[tuple[object, ...]]]:
+    """Everything in the store."""
+    with sqlite3.connect(rollover.directory / "state" / "rollover.db") as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        found = [connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in tables]  # noqa: S608 - the names are the store's own
+    connection.close()
+    return found
+
+
+def test_a_dry_run_tells_everything_and_changes_nothing(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    rollover.engine.add_login("pg-eu-1", "orders_app", "x")
+    before, roles = rows(rollover), dict(rollover.engine.server("pg-eu-1").roles)
+    plan = rollover.done("rotate", name, "--dry-run", "--json").data
+    assert plan["login"].startswith("orders_g2_")
+    assert plan["replaces"] == "orders_app"
+    assert plan["login"] in plan["statements"][0]
+    assert "SCRAM-SHA-256$…" in plan["statements"][0]
+    assert plan["statements"][-1] == 'DROP ROLE "orders_app"'
+    assert plan["variables"] == ["DATABASE_URL"]
+    assert (plan["grace"], plan["in_use"], plan["blocked"]) == ("1d", "wait", "10m")
+    assert "policy" in plan["grace_reason"]
+    assert plan["next_rotation_at"] is not None
+    assert plan["faults"] == []
+    shown = rollover.done("rotate", name, "--dry-run", "--grace", "2h")
+    assert "2h: 2 hours asked for" in shown.out
+    assert "NOLOGIN" in shown.out
+    assert "nothing was changed" in shown.err
+    assert "emergency" in rollover.done("rotate", name, "--dry-run", "--emergency").out
+    assert rows(rollover) == before
+    assert rollover.engine.server("pg-eu-1").roles == roles
+    assert rollover.engine.acts == []
+
+
+def test_the_dry_run_of_a_first_rotation_has_no_predecessor(rollover: CommandLine) -> None:
+    rollover.with_resource()
+    empty = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43").replace('every = "30d"', "")
+    rollover.done("resource", "add", rollover.file("empty.toml", empty))
+    plan = rollover.done("rotate", "store_43", "--dry-run", "--json").data
+    assert (plan["replaces"], plan["grace"], plan["next_rotation_at"]) == (None, None, None)
+    assert len(plan["statements"]) == 1
+    assert "the first login" in rollover.done("rotate", "store_43", "--dry-run").out
+
+
+def test_a_dry_run_finds_what_stands_in_the_way(rollover: CommandLine) -> None:
+    name = rollover.with_resource()
+    rollover.engine.faults = (Fault("admin", "may not make logins", "ALTER ROLE admin CREATEROLE;"),)
+    rollover.done("installation", "park", "icfg_1", "--reason", "the token is refused")
+    rollover.done("resource", "pause", name)
+    answer = rollover("rotate", name, "--dry-run", "--json")
+    assert answer.code == 1
+    assert [one["field"] for one in answer.data["faults"]] == ["resource", "installation", "admin", "login"]
+    shown = rollover("rotate", name, "--dry-run")
+    assert shown.code == 1
+    assert "CREATEROLE" in shown.out
+    rollover.refused("rotate", name, "--dry-run", "--wait", code=2)
+    rollover.refused("rotate", "store_9", "--dry-run", code=1)
+    rollover.engine.server("pg-eu-1").reachable = False
+    assert "cannot be reached" in rollover.refused("rotate", name, "--dry-run", code=1)
 
 
 def test_the_secrets_are_pushed_again_with_the_same_login(rollover: CommandLine) -> None:

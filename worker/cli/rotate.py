@@ -10,7 +10,7 @@ from worker.cli import arguments, output, session
 
 if TYPE_CHECKING:
     from rotation.model import Resource
-    from rotation.requests import Received
+    from rotation.requests import Asked, Received
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +33,10 @@ def rotate(
     emergency: Annotated[
         bool, typer.Option("--emergency", help="The login is known to others: end it as soon as its successor is at Vercel.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the statements, the variables and the checks, and change nothing. 1: something is wrong."),
+    ] = False,
     wait: Wait = False,
     as_json: output.Json = False,
 ) -> None:
@@ -45,6 +49,8 @@ def rotate(
 
     if emergency and grace is not None:
         raise typer.BadParameter("--grace and --emergency contradict each other: an emergency gives no grace")
+    if dry_run and wait:
+        raise typer.BadParameter("--dry-run and --wait contradict each other: there is nothing to wait for")
     with session.opened() as here:
         asked = requests.Asked(
             Trigger.EMERGENCY if emergency else Trigger.MANUAL,
@@ -53,7 +59,23 @@ def rotate(
             grace=None if grace is None else arguments.duration("--grace", grace, here.settings.max_grace),
         )
         resource = here.resource(name)
+        if dry_run:
+            _rehearsed(here, resource, asked, as_json=as_json)
+            return
         _answered(here, resource, requests.trigger(resource.id, asked, here.ports), _ROTATED, wait=wait, as_json=as_json)
+
+
+def _rehearsed(here: session.Session, resource: "Resource", asked: "Asked", *, as_json: bool) -> None:
+    from worker.cli import rehearsal  # noqa: PLC0415 - imported when it runs
+
+    plan = rehearsal.rehearse(here, resource, asked.trigger, asked.grace)
+    if as_json:
+        output.show(plan)
+    else:
+        rehearsal.tell(plan)
+        output.done("nothing was changed")
+    if plan.faults:
+        raise typer.Exit(output.FAILED)
 
 
 def push(
