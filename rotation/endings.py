@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 ACTOR = "rollover"
 
+PARKED_BY_US = "Vercel refused its token"
+"""How the reason begins for which we park: only then do we try whether it is taken again. What a person parked stays parked."""
+
 PARKED_PROBE = timedelta(minutes=15)
 MISSING_CONFIRMED_AFTER = timedelta(minutes=15)
 CONFLICT_TRIES = 5
@@ -66,7 +69,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
                 advice=unpark(case),
                 alarm="installation_parked",
                 attempt=attempt,
-                parks=f"Vercel answered {attempt.status}",
+                parks=f"{PARKED_BY_US}: {attempt.note}",
             )
         case PushVerdict.LIMITED:
             until = outcome.retry_at or now + timedelta(minutes=1)
@@ -82,7 +85,7 @@ def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
     """A clean acknowledgement: in one transaction the new credential is current, the old ones previous, and their grace begins."""
     completed = replace(onward(case, RotationState.COMPLETED), ended_at=now, due_at=None)
     if case.pushes_again:
-        return Move(rotation=completed, attempt=attempt, unparks=case.installation.parked, event=event(completed, why="pushed again"))
+        return Move(rotation=completed, attempt=attempt, unparks=parked_by_us(case), event=event(completed, why="pushed again"))
     grace = policy.grace(case.resource.spec.policy, case.requests)
     dated = policy.next_rotation(case.present_policy, case.resource.id, since=now, now=now)
     return Move(
@@ -96,7 +99,7 @@ def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
             failures=0,
             completed_at=now,
         ),
-        unparks=case.installation.parked,
+        unparks=parked_by_us(case),
         event=event(
             completed,
             why=grace.reason,
@@ -157,6 +160,7 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
             discard_at=now + ports.terms.claim,
         ),
         attempt=attempt,
+        unparks=parked_by_us(case),
         resource_state=ResourceState.LEAVING,
         event=event(abandoned(case.rotation, now, why), why=why),
     )
@@ -179,8 +183,9 @@ _MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptStat
 def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt: Attempt | None = None) -> Move:
     """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
     failed = replace(onward(case, RotationState.FAILED), ended_at=case.now, due_at=None, problem=problem, advice=advice)
+    unparks = attempt is not None and attempt.status is not None and parked_by_us(case)  # the values were refused, not the token
     if case.pushes_again:
-        return Move(rotation=failed, attempt=attempt, event=event(failed, why=problem, advice=advice))
+        return Move(rotation=failed, attempt=attempt, unparks=unparks, event=event(failed, why=problem, advice=advice))
     failures = case.resource.schedule.failures + 1
     retry = policy.after_failure(case.present_policy, case.resource.id, failures, case.now, urgent=case.rotation.urgent)
     discard_at = case.now + ports.terms.claim
@@ -189,6 +194,7 @@ def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt
         credentials=() if case.rotation.credential_id is None else (generations.discarded(case.credential, discard_at),),
         attempt=attempt,
         schedule=replace(case.resource.schedule, next_rotation_at=retry.at, reason=retry.reason, failures=failures),
+        unparks=unparks,
         event=event(failed, why=problem, advice=advice),
     )
 
@@ -255,9 +261,17 @@ def _last_status(case: RotationCase) -> int | None:
     return max(answered, key=lambda one: one.number).status if answered else None
 
 
-def probes(case: RotationCase) -> bool:
-    """Whether this rotation met the refusal that parked its installation: it tries again now and then, for all the others."""
-    return _last_status(case) in (401, 403)
+def parked_by_us(case: RotationCase) -> bool:
+    """Whether the installation is parked because its token was refused, so that we try now and then whether it is taken again."""
+    return case.installation.parked_reason.startswith(PARKED_BY_US)
+
+
+def held_by_parking(case: RotationCase) -> Wait | None:
+    """A parked installation holds its rotations: what a person parked until a person says so, otherwise for a quarter of an hour."""
+    if case.installation.parked_at is None:
+        return None
+    until = case.installation.parked_at + PARKED_PROBE if parked_by_us(case) else case.now + PARKED_PROBE
+    return Wait(until=until, problem=parked(case), advice=unpark(case)) if until > case.now else None
 
 
 def refused_last(case: RotationCase) -> bool:

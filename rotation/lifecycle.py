@@ -66,7 +66,7 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
         return _behind(case, case.ahead)
     if case.resource.state in (ResourceState.LEAVING, ResourceState.GONE):
         return _too_late(case)
-    held = _held(case)
+    held = _held(case, ports)
     if held is not None:
         return held
     # After a supersession only a new credential will do: its completion starts the clock of the one that was passed over.
@@ -103,7 +103,7 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
 
     Both this act and the next can be repeated before the offer, so when the next one succeeds at once, they are recorded together.
     """
-    held = _held(case)
+    held = _held(case, ports)
     if held is not None:
         return held
     if not case.pushes_again:  # otherwise its login exists
@@ -121,7 +121,7 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
 
 def verify(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 3, `created` to `verified`: log in with exactly what will be pushed, and compare the rights with the current login's."""
-    held = _held(case)
+    held = _held(case, ports)
     if held is not None:
         return held
     credential = case.credential
@@ -141,7 +141,7 @@ def verify(case: RotationCase, ports: Ports) -> Move | Wait:
 
 def offer(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 4, `verified` to `offered`: write down that we are about to push. The point of no return."""
-    held = _held(case) or _limited(case, ports)
+    held = _held(case, ports) or _limited(case, ports)
     if held is not None:
         return held
     offered = replace(endings.onward(case, RotationState.OFFERED), offered_at=case.now, reserved_at=None)
@@ -152,8 +152,9 @@ def push(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 5, `offered` to `completed`: push the stored values until an acknowledgement leaves no doubt about what Vercel holds."""
     if case.resource.revision > case.rotation.revision and endings.refused_last(case) and not case.pushes_again:
         return endings.supersede(case, ports, "its values were refused, and the resource has been revised since")
-    if case.installation.parked and not endings.probes(case):
-        return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
+    held = endings.held_by_parking(case)
+    if held is not None:
+        return held
     if _unsent(case) is None:
         limited = _limited(case, ports)
         if limited is not None:
@@ -231,17 +232,26 @@ def _behind(case: RotationCase, ahead: Rotation) -> Move | Wait:
     )
 
 
-def _held(case: RotationCase) -> Wait | None:
-    """Before the offer a person's pause and a parked installation hold a rotation where it is; resume and unpark make it due."""
+def _held(case: RotationCase, ports: Ports) -> Wait | None:
+    """Before the offer a person's pause and a parked installation hold a rotation where it is; resume and unpark make it due.
+
+    Somebody must find out when the token is taken again. Those that are offered do so by pushing; the one that went past such a one
+    takes its place, and any other goes on once Vercel shows it its resource.
+    """
     if case.resource.state is ResourceState.PAUSED:
         return Wait(
             until=case.now + endings.PARKED_PROBE,
             problem="the resource is paused",
             advice=f"`rollover resource resume {case.resource.name}`",
         )
-    if case.installation.parked:
-        return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
-    return None
+    if endings.parked_by_us(case) and endings.superseding(case):
+        return None
+    held = endings.held_by_parking(case)
+    if held is not None or not case.installation.parked:
+        return held
+    if ports.sink.resource_exists(case.resource, case.installation, driver.call_deadline(case, ports)):
+        return None
+    return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
 
 
 def _limited(case: RotationCase, ports: Ports) -> Wait | None:

@@ -12,7 +12,7 @@ from rotation.store.moves import insert_credential
 from rotation.store.rows import installation_of, schedule_columns, server_columns, server_of
 from rotation.store.rules import INSTALLATIONS
 from rotation.store.specs import spec_to_json
-from rotation.store.tables import ALIVE, UtcTime, credentials, installations, resource_revisions, resources, rotations, servers
+from rotation.store.tables import ALIVE, UNENDED, UtcTime, credentials, installations, resource_revisions, resources, rotations, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +29,12 @@ OTHER_RESOURCE = "a revision cannot give a resource another installation or id: 
 _woken = (
     select(rotations.c.id)
     .join(resources, resources.c.id == rotations.c.resource_id)
-    .where(resources.c.installation_id == bindparam("of_installation"), rotations.c.state == text("'offered'"))
+    .where(resources.c.installation_id == bindparam("of_installation"), text(f"rotations.{UNENDED}"))
     .order_by(rotations.c.id)
     .with_for_update(of=rotations, key_share=True)
     .cte("woken")
 )
-WAKE_OFFERED = (
+WAKE = (
     update(rotations)
     .where(rotations.c.id.in_(select(_woken.c.id)))
     .values(due_at=bindparam("woken_at", type_=UtcTime()), fence=rotations.c.fence + 1, claimed_until=None, hinted_until=None)
@@ -64,7 +64,7 @@ class Fleet:
             changed = update(installations).where(place).values(sealed_token=sealed_token, parked_at=None, parked_reason="")
             if connection.execute(changed).rowcount != 1:
                 raise NotFound("installation", installation_id)
-        self._wake_offered(installation_id)
+        self._wake(installation_id)
 
     def park(self, installation_id: str, why: str, event: Event, *, seen: Installation | None = None) -> bool:
         """Hold all pushes of an installation. False when it was parked already: nothing is written. Raises `NotFound`.
@@ -82,7 +82,7 @@ class Fleet:
         return True
 
     def unpark(self, installation_id: str, event: Event) -> bool:
-        """Let an installation push again; its offered rotations are due now. False when it was not parked. Raises `NotFound`."""
+        """Let an installation push again; its rotations are due now. False when it was not parked. Raises `NotFound`."""
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, INSTALLATIONS)
             parked = _read_installation(connection, installation_id).parked
@@ -90,13 +90,16 @@ class Fleet:
                 place = installations.c.id == installation_id
                 connection.execute(update(installations).where(place).values(parked_at=None, parked_reason=""))
                 self.audit.append(connection, end, event)
-        self._wake_offered(installation_id)
+        self._wake(installation_id)
         return parked
 
-    def _wake_offered(self, installation_id: str) -> None:
-        """Whoever works on one of them has seen the installation parked, so it takes the next fence. Repeated by the next unpark."""
+    def _wake(self, installation_id: str) -> None:
+        """All rotations, as they wait in any state. Who works on one has seen the installation parked, so it takes the next fence.
+
+        Repeated by the next unpark.
+        """
         with self.database.writing() as connection:
-            connection.execute(WAKE_OFFERED, {"of_installation": installation_id, "woken_at": self.database.now_in(connection)})
+            connection.execute(WAKE, {"of_installation": installation_id, "woken_at": self.database.now_in(connection)})
 
     def installation(self, installation_id: str) -> Installation:
         """Raises `NotFound`."""

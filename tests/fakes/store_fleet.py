@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rotation.errors import Conflict
-from rotation.model import Resource, ResourceState, RotationState
+from rotation.model import Resource, ResourceState
 from rotation.store.rules import INSTALLATIONS
 from tests.fakes.store_memory import Draft, Memory
 
@@ -81,7 +81,7 @@ class Fleet(Memory):
             if before.parked:
                 self.installations[installation_id] = replace(before, parked_at=None, parked_reason="")
                 self._append(INSTALLATIONS, event)
-            self._wake_offered(installation_id)
+            self._wake(installation_id)
             return before.parked
 
     def set_token(self, installation_id: str, sealed_token: bytes, event: Event) -> None:
@@ -89,12 +89,12 @@ class Fleet(Memory):
             before = self.installation(installation_id)
             self.installations[installation_id] = replace(before, sealed_token=sealed_token, parked_at=None, parked_reason="")
             self._append(INSTALLATIONS, event)
-            self._wake_offered(installation_id)
+            self._wake(installation_id)
 
-    def _wake_offered(self, installation_id: str) -> None:
+    def _wake(self, installation_id: str) -> None:
         now = self.now()
         for row in [self.rotations[one] for one in self._unended]:
             of_it = self.resources[row.resource_id].spec.installation_id == installation_id
-            if of_it and row.state is RotationState.OFFERED:
+            if of_it:
                 self.rotations[row.id] = replace(row, due_at=now, fence=row.fence + 1)
                 self.holds.pop(row.id, None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from rotation import driver, lifecycle, requests
-from rotation.model import ResourceState, RotationState, SecretTemplate, Stage, Trigger
+from rotation import driver, endings, lifecycle, requests
+from rotation.model import Event, ResourceState, RotationState, SecretTemplate, Stage, Trigger
 from rotation.requests import Reception
 from tests.fakes import sink as answers
 from tests.world import World, with_policy
@@ -100,3 +100,70 @@ def test_nothing_is_made_for_a_follow_up_whose_resource_turned_out_to_be_gone() 
     world.sink.held.clear()
     world.run(for_=DAY)
     assert world.store.resources[world.resource_id].state is ResourceState.GONE
+
+
+# -- parked installations
+
+
+def test_a_time_out_of_the_push_that_looks_whether_the_token_is_taken_again_is_not_the_last_look() -> None:
+    world = World()
+    world.sink.answers(answers.UNAUTHORIZED, answers.LOST_AND_UNKNOWN)
+    world.rotate()
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.COMPLETED]
+    assert not world.store.installations["icfg_1"].parked
+
+
+def test_an_emergency_that_goes_past_a_refused_token_looks_whether_it_is_taken_again() -> None:
+    world = World()
+    world.sink.answers(answers.UNAUTHORIZED)
+    world.sink.exists = None
+    world.rotate()
+    world.run()
+    world.rotate(Trigger.EMERGENCY)
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.SUPERSEDED, RotationState.COMPLETED]
+    assert not world.store.installations["icfg_1"].parked
+
+
+def test_values_that_are_refused_show_that_the_token_is_taken_again() -> None:
+    world = World()
+    world.sink.answers(answers.UNAUTHORIZED, answers.REFUSED)
+    world.rotate()
+    world.run(for_=20 * MINUTE)
+    assert world.states() == [RotationState.FAILED]
+    assert not world.store.installations["icfg_1"].parked
+
+
+def test_a_worker_killed_before_it_unparked_leaves_no_installation_parked_for_ever() -> None:
+    world = World()
+    world.store.park("icfg_1", f"{endings.PARKED_BY_US}: 401", Event("installation_parked", "test"))
+    world.sink.exists = None
+    world.rotate()
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.REQUESTED]
+    world.sink.exists = True
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.COMPLETED]
+    assert not world.store.installations["icfg_1"].parked
+
+
+def test_what_a_person_parked_stays_parked_until_a_person_says_so() -> None:
+    world = World()
+    world.rotate()
+    world.sink.answers(answers.LOST_AND_UNKNOWN)
+    world.run()
+    world.store.park("icfg_1", "a person's reason", Event("installation_parked", "test"))
+    world.run(for_=DAY)
+    assert world.states() == [RotationState.OFFERED]
+    assert len(world.sink.pushes) == 1
+
+
+def test_a_rotation_that_a_parked_installation_held_goes_on_when_it_is_unparked() -> None:
+    world = World()
+    world.store.park("icfg_1", "a person's reason", Event("installation_parked", "test"))
+    world.rotate()
+    world.run(for_=HOUR + SECOND)
+    world.store.unpark("icfg_1", Event("installation_unparked", "test"))
+    world.sweep()
+    assert world.states() == [RotationState.COMPLETED]
