@@ -18,12 +18,15 @@ from worker.sandbox.vercel_faults import delayed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.processes import Process
     from tests.rigs import CustomersServer
 
 RESUMED_SECONDS = 60
 KILLS = 30
 PAUSES = (0.3, 2.0)
 """Seconds between two kills, at random."""
+IN_THE_MIDDLE = 0.7
+"""How many of the kills look for a worker that has a rotation in hand."""
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -85,12 +88,12 @@ def test_kills_at_random_moments_lose_nothing_and_turn_nobody_away(rig: Rig) -> 
     chance = random.Random(20)  # noqa: S311 - the same kills each time
     rig.add(3, every=timedelta(seconds=2), grace=timedelta(seconds=2))
     rig.add(2, grace=timedelta(seconds=2))
-    # Rotations take long enough to be met in the middle.
-    rig.vercel.script([delayed(0.3, times=None)])
+    # Long enough to be met in the middle.
+    rig.vercel.script([delayed(0.5, times=None)])
     with rig.witness() as witness:
         for _ in range(KILLS):
             time.sleep(chance.uniform(*PAUSES))
-            victim = chance.choice([one for one in rig.processes if one.runs])
+            victim = chosen(rig, chance)
             victim.kill()
             rig.start_again(victim)
             rig.trigger(chance.choice(rig.resources), chance.choice([Trigger.MANUAL, Trigger.VERCEL]), timedelta(seconds=2))
@@ -100,3 +103,13 @@ def test_kills_at_random_moments_lose_nothing_and_turn_nobody_away(rig: Rig) -> 
     states = {one.state for resource in rig.resources for one in rig.rotations(resource)}
     assert states == {RotationState.COMPLETED}
     assert sum(len(rig.rotations(resource)) for resource in rig.resources) >= len(rig.resources)
+
+
+def chosen(rig: Rig, chance: random.Random) -> Process:
+    """Any process, but mostly one that has a rotation in hand, where there is one."""
+    under_way = [one.rotation for one in rig.store.views.rotations(under_way=True) if one.rotation.state is not RotationState.REQUESTED]
+    if under_way and chance.random() < IN_THE_MIDDLE:
+        holder = rig.holder(chance.choice(under_way).id)
+        if holder.runs:
+            return holder
+    return chance.choice([one for one in rig.processes if one.runs])
