@@ -77,6 +77,10 @@ class Sealer(Protocol):
         """The text that was sealed. Raises `KeyMissing` when its key is not here, `Refused` when it was altered or moved."""
         ...
 
+    def key_of(self, sealed: bytes) -> str:
+        """The id of the key that sealed it, whether that key is here or not. Raises `Refused` for what is no sealed value."""
+        ...
+
     def mark(self, credential_id: str) -> str:
         """The marker of a login: the credential's id with a keyed hash. The same id gives the same marker under the same key."""
         ...

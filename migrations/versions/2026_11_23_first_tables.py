@@ -65,6 +65,13 @@ def upgrade() -> None:
     )
 
     op.create_table(
+        "key_canaries",
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("added_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_key_canaries")),
+    )
+    op.create_table(
         "installations",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("sealed_token", sa.LargeBinary(), nullable=True),
@@ -367,6 +374,7 @@ def downgrade() -> None:
     op.drop_table("resources")
     op.drop_table("servers")
     op.drop_table("installations")
+    op.drop_table("key_canaries")
     op.drop_table("events")
     op.drop_table("checkpoints")
     op.drop_table("chains")

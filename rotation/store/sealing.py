@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -121,6 +122,19 @@ class KeyringSealer:
             return None
         return self._wrap(newest, self._unwrap(envelope)) + envelope.nonce + envelope.body
 
+    def key_of(self, sealed: bytes) -> str:
+        """As the port says."""
+        return sealing_key_id(sealed)
+
+    def knows(self, key_id: str) -> bool:
+        """Whether the key is in the ring, so that what it sealed opens."""
+        return key_id in self._ciphers
+
+    @property
+    def newest(self) -> frozenset[str]:
+        """The ids of the keys that seal now."""
+        return frozenset(key.id for key in self._newest.values() if key is not None)
+
     def mark(self, credential_id: str) -> str:
         """As the port says, under the newest marker key: `rollover:<credential id>:<32 hex digits>`."""
         if not self._marker_keys:
@@ -174,6 +188,23 @@ class KeyringSealer:
             return cipher.decrypt(envelope.wrap_nonce, envelope.wrapped, header)
         except InvalidTag:
             raise Refused("sealed value: its data key was altered") from None
+
+
+KEY_PLACE = (2, 1 + FINGERPRINT_BYTES)
+"""Where in a sealed value its key is named, as SQL's `substr` takes it: use and fingerprint, so that a database can count by key."""
+
+
+def key_name(key_id: str) -> bytes | None:
+    """What stands at `KEY_PLACE` of all that this key sealed; None for an id that no sealing key has."""
+    use, _, fingerprint = key_id.partition("-")
+    if use not in SEALING_USES or not re.fullmatch(rf"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}", fingerprint):
+        return None
+    return bytes([_USE_BYTES[KeyUse(use)]]) + bytes.fromhex(fingerprint)
+
+
+def named_key(name: bytes) -> str | None:
+    """The id of the key whose name this is; None for what stands in no sealed value."""
+    return key_id(_USES[name[0]], name[1:]) if len(name) == KEY_PLACE[1] and name[0] in _USES else None
 
 
 def sealing_key_id(sealed: bytes) -> str:

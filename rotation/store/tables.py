@@ -304,6 +304,14 @@ checkpoints = Table(
     Column("signature", LargeBinary, nullable=False),
 )
 
+key_canaries = Table(
+    "key_canaries",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("added_at", UtcTime, nullable=False),
+)
+
 sightings = Table(
     "sightings",
     metadata,

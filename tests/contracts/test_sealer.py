@@ -134,6 +134,18 @@ def test_verifiers_open_without_the_key_of_passwords(subject: Subject) -> None:
     assert subject.without_the_secrets_key().open(sealed, place) == PASSWORD
 
 
+def test_it_tells_which_key_sealed_a_value_also_without_that_key(subject: Subject) -> None:
+    password, verifier = (subject.sealer.seal(PASSWORD, replace(PLACE, purpose=one)) for one in ("password", "verifier"))
+    key_id = subject.sealer.key_of(password)
+    assert subject.sealer.key_of(verifier) != key_id
+    assert subject.sealer.key_of(subject.sealer.seal(PASSWORD, PLACE)) == key_id
+    assert subject.with_newer_keys().key_of(password) == key_id
+    assert subject.without_the_secrets_key().key_of(password) == key_id
+    for text in (b"", b"x"):
+        with pytest.raises(Refused):
+            subject.sealer.key_of(text)
+
+
 def test_a_marker_is_recognised_and_always_the_same(subject: Subject) -> None:
     marker = subject.sealer.mark("c1")
     assert marker == subject.sealer.mark("c1")

@@ -57,6 +57,12 @@ class FakeSealer:
             raise KeyMissing(key_id.decode())
         return Sensitive(bytes(byte ^ _HIDE for byte in hidden).decode())
 
+    def key_of(self, sealed: bytes) -> str:
+        key_id, space, _ = sealed.partition(b" ")
+        if not space or not key_id:
+            raise Refused("sealed value: too short")
+        return key_id.decode()
+
     def mark(self, credential_id: str) -> str:
         return f"rollover:{credential_id}:{hashlib.sha256(credential_id.encode()).hexdigest()[:16]}"
 
