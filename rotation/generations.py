@@ -39,7 +39,7 @@ def succession(case: RotationCase, now: datetime, grace: policy.Grace) -> tuple[
         elif credential.stage is Stage.PREVIOUS:
             ends_at = policy.grace_end(credential, now, grace).at
             if ends_at != credential.grace_ends_at:
-                changed.append(replace(credential, grace_ends_at=ends_at, due_at=ends_at))
+                changed.append(replace(credential, grace_ends_at=ends_at, due_at=_due(credential, ends_at)))
     return tuple(changed)
 
 
@@ -132,8 +132,13 @@ def _ending(credential: Credential, now: datetime, ends_at: datetime) -> Credent
         in_use=InUse.PROCEED,
         in_use_until=None,
         blocked_for=timedelta(0),
-        due_at=end,
+        due_at=_due(credential, end),
     )
+
+
+def _due(credential: Credential, ends_at: datetime) -> datetime:
+    """When a credential that ends then is looked at: sooner, if it is yet to be let in again."""
+    return ends_at if credential.unblock_until is None else min(ends_at, credential.due_at or ends_at)
 
 
 def is_emptied(credentials: tuple[Credential, ...], changed: tuple[Credential, ...]) -> bool:

@@ -347,6 +347,8 @@ def extend(resource_id: str, credential_id: str, grace: timedelta, actor: str, p
             raise Conflict(f"{credential_id} cannot be given a new end: it is not in grace or blocked")
         if credential.compromised:
             raise Conflict(f"{credential_id} is compromised: it is never extended")
+        if credential.stage is Stage.BLOCKED and _is_being_removed(case, credential):
+            raise Conflict(f"{credential_id} is being removed: that cannot be undone")
         ends_at = case.now + grace
         if credential.grace_ends_at is None or (credential.stage is Stage.PREVIOUS and credential.grace_ends_at >= ends_at):
             return None, credential.grace_ends_at or ends_at
@@ -391,6 +393,12 @@ def _request(case: ResourceCase, asked: Asked, ports: Ports) -> Request:
         key=asked.key,
         grace=asked.grace,
     )
+
+
+def _is_being_removed(case: ResourceCase, blocked: Credential) -> bool:
+    """Whether its login may be gone already, or go at this moment: the time to undo the block is over, or a removal was begun."""
+    over = blocked.due_at is not None and blocked.due_at <= case.now and case.resource.state is not ResourceState.PAUSED
+    return over or blocked.tries > 0
 
 
 def _no_date(case: ResourceCase, reason: str) -> Schedule:

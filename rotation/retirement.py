@@ -44,14 +44,22 @@ ALARM_TRIES = 8
 def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
     """`previous` to `blocked`: the grace is over by both clocks, and nobody uses it, or somebody said that it must end all the same."""
     credential = case.credential
-    if credential.unblock_until is not None:
+    if credential.unblock_until is not None and not _is_over(case):
         return _unblock(case, credential.unblock_until, ports)
     held = _paused(case) or _too_early(case, ports) or _waits_for_use(case, ports)
     if held is not None:
         return held
     _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
     now = driver.store_now(case, ports)
-    blocked = replace(credential, stage=Stage.BLOCKED, blocked_at=now, due_at=now + credential.blocked_for, tries=0, problem="")
+    blocked = replace(
+        credential,
+        stage=Stage.BLOCKED,
+        blocked_at=now,
+        unblock_until=None,
+        due_at=now + credential.blocked_for,
+        tries=0,
+        problem="",
+    )
     return Move(credentials=(blocked,), event=_event(blocked, why=_why_ended(credential)))
 
 
@@ -120,6 +128,8 @@ def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:
         return Wait(until=None)
     if case.now < ends_at:
         return Wait(until=ends_at)
+    if case.credential.compromised:
+        return None  # it was promised no grace, so there is none to be cut short by a clock
     ours = ports.clock.now()
     tolerance = ports.terms.clock_tolerance
     if abs(ours - case.now) > tolerance:
@@ -164,6 +174,12 @@ def _last_seen(case: CredentialCase, ports: Ports) -> datetime | None:
 # -- small words
 
 
+def _is_over(case: CredentialCase) -> bool:
+    """Whether its grace is over by the store's clock."""
+    ends_at = case.credential.grace_ends_at
+    return ends_at is not None and ends_at <= case.now
+
+
 def _unblock(case: CredentialCase, until: datetime, ports: Ports) -> Move | Wait:
     """A person gave it a new end: the database lets it in again, and once more when no slower worker can still block it."""
     credential = case.credential
@@ -204,9 +220,16 @@ def _ended(credential: Credential, stage: Stage, now: datetime) -> Credential:
 
 
 def _gone_with(case: CredentialCase, ended: Credential, why: str) -> Move:
-    """The last login of a leaving resource takes the resource with it."""
-    leaves = case.resource.state is ResourceState.LEAVING and generations.is_emptied(case.credentials, (ended,))
-    return Move(credentials=(ended,), event=_event(ended, why), resource_state=ResourceState.GONE if leaves else None)
+    """The last login of a leaving resource takes the resource with it.
+
+    Two that end at the same moment would each see the other one left. So the others are written too, unchanged: who works on one of
+    them looks again, and sees this one gone.
+    """
+    if case.resource.state is not ResourceState.LEAVING:
+        return Move(credentials=(ended,), event=_event(ended, why))
+    others = tuple(one for one in case.credentials if one.id != ended.id)
+    empty = generations.is_emptied(others, (ended,))
+    return Move(credentials=(ended, *others), event=_event(ended, why), resource_state=ResourceState.GONE if empty else None)
 
 
 def _why_ended(credential: Credential) -> str:

@@ -79,7 +79,7 @@ def _due_rotations(now: Moment, until: Moment) -> ReturningUpdate[Any]:
 
 
 def _due_credentials(now: Moment, until: Moment) -> ReturningUpdate[Any]:
-    return _hint(credentials, _due(credentials, ALIVE, now, _not_paused), until)
+    return _hint(credentials, _due(credentials, ALIVE, now, or_(_not_paused, credentials.c.unblock_until.is_not(None))), until)
 
 
 def _due_resources(now: Moment, _until: Moment) -> Select[Any]:

@@ -226,14 +226,17 @@ class FakeStore(Moves, Fleet):
     def due_credentials(self, limit: int) -> tuple[str, ...]:
         with self._lock:
             rows = (self.credentials[one] for one in self._alive)
-            return self._hint([row for row in rows if self.resources[row.resource_id].state is not ResourceState.PAUSED], limit)
+            return self._hint([row for row in rows if row.unblock_until is not None or not self._is_paused(row)], limit)
 
     def _may_go_on(self, row: Rotation) -> bool:
         if row.state is RotationState.REQUESTED:
             ahead = self._open_rotation(row.resource_id)
             if ahead is not None and ahead.state is not RotationState.OFFERED:
                 return False
-        return row.state is RotationState.OFFERED or self.resources[row.resource_id].state is not ResourceState.PAUSED
+        return row.state is RotationState.OFFERED or not self._is_paused(row)
+
+    def _is_paused(self, row: Rotation | Credential) -> bool:
+        return self.resources[row.resource_id].state is ResourceState.PAUSED
 
     def _hint(self, rows: Sequence[Rotation] | Sequence[Credential], limit: int) -> tuple[str, ...]:
         now = self.now()
