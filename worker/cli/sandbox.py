@@ -67,7 +67,7 @@ def _invite(directory: Path) -> None:
         "rollover installation add icfg_demo --token-file installation.token",
         "rollover resource add orders.toml accounts.toml",
         "rollover resource adopt store_orders",
-        "rollover rotate store_orders --grace 30s --wait",
+        "rollover rotate store_orders --grace 20s --wait",
         "rollover credential list store_orders",
     ):
         output.line(f"  {command}")
