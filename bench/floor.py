@@ -1,8 +1,8 @@
 """The floor: a bare script that does the work of rotations and retirements, and nothing else.
 
-No queue, no claims, no recovery, no audit trail: a login is made and checked, its secrets are pushed, three commits are written; later it is
-blocked, its sessions are ended, it is removed and proved to be dead. The same servers and the same cryptography as the worker's, threads
-that keep their connections, and as many processes as the worker has.
+No queue, no claims, no recovery, no audit trail: a login is made and checked, its secrets are pushed, three commits are written; later it
+is blocked, its sessions are ended, it is removed and proved to be dead. The same servers and the same cryptography as the worker's,
+threads that keep their connections, and as many processes as the worker has.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import psycopg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,15 +134,13 @@ def _create(new: Account, verifier: str, hands: Hands) -> None:
 def _check(new: Account, salt: bytes, places: Places) -> None:
     """Log in with keys that are derived from the password anew: quicker than libpq derives them."""
     client_key, server_key = _keys(new.password, salt)
-    keys = {"scram_client_key": _text(client_key), "scram_server_key": _text(server_key)}
-    with psycopg.connect(host=places.host, port=places.port, dbname=new.database, user=new.username, **keys) as connection:
+    keys = make_conninfo(scram_client_key=_text(client_key), scram_server_key=_text(server_key))
+    with psycopg.connect(keys, host=places.host, port=places.port, dbname=new.database, user=new.username) as connection:
         connection.execute("SELECT 1")
 
 
 def _log_in(account: Account, places: Places) -> psycopg.Connection:
-    return psycopg.connect(
-        host=places.host, port=places.port, dbname=account.database, user=account.username, password=account.password
-    )
+    return psycopg.connect(host=places.host, port=places.port, dbname=account.database, user=account.username, password=account.password)
 
 
 def _push(new: Account, hands: Hands) -> None:

@@ -16,7 +16,7 @@ import psycopg
 from celery import Celery
 
 from bench.floor import STORE, Places
-from rotation.model import Event, Installation, SealContext, Sensitive, Server
+from rotation.model import Event, Installation, SealContext, Sensitive
 from rotation.store.keyring import create_key_file
 from rotation.store.migration import migrate
 from rotation.store.sql import SqlStore
@@ -40,7 +40,7 @@ ACTOR = "bench"
 TOKEN = Sensitive("tok_bench")
 START_SECONDS = 30.0
 END_SECONDS = 30.0
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.5
 
 SERVER_SETTINGS = {"max_wal_size": "4GB"}
 """Everything else is PostgreSQL's default, fsync and synchronous_commit included; a checkpoint in the middle of a round would be noise."""
@@ -202,8 +202,7 @@ class Parts:
         fleet.make_admin(self.customers, MachineEntropy(), self.admin_url_file)
         sealed = self.ports.sealer.seal(TOKEN, SealContext(fleet.INSTALLATION, "", "", "token"))
         self.store.add_installation(Installation(fleet.INSTALLATION, sealed), Event("installation_added", ACTOR))
-        server = fleet.server(self.customers, self.admin_url_file)
-        self.store.add_server(server, Event("server_added", ACTOR))
+        self.store.add_server(fleet.server(self.customers, self.admin_url_file), Event("server_added", ACTOR))
 
     def _start_vercel(self) -> None:
         token = secrets.token_urlsafe(16)

@@ -32,8 +32,8 @@ CREATE ROLE {role} LOGIN PASSWORD {verifier} IN ROLE {owner};
 ALTER ROLE {role} SET role = {owner};
 GRANT {role} TO rollover_admin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE"""
 
-NO_WAIT = Policy(grace=timedelta(days=1), blocked=timedelta(0))
-"""On demand only; the grace ends when the measurement says so, and what is blocked is removed at once."""
+ON_DEMAND = Policy(grace=timedelta(days=1), blocked=timedelta(days=1))
+"""On demand only; grace ends when the measurement says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _registered(parts: Parts, account: Account) -> Resource:
         owns_all_secrets=True,
         database=Database(fleet.SERVER, account.database, account.owner, login_prefix=account.tenant),
         secrets=fleet.SECRETS,
-        policy=NO_WAIT,
+        policy=ON_DEMAND,
     )
     resource = requests.register(spec, Login(account.username, Sensitive(account.password)), ACTOR, parts.ports)
     deadline = Deadline(parts.ports.clock.monotonic() + parts.ports.terms.call_deadline.total_seconds())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 
 from bench.gauges import cpu_seconds
-from bench.parts import ACTOR, BenchFailed
+from bench.parts import ACTOR, TICK_SECONDS, BenchFailed
 from rotation import requests
 from rotation.model import Trigger
 from worker.hints import send
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from bench.parts import Parts, Workers
     from bench.population import Population
 
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.002
 PATIENCE = 120.0
 
 ROTATING = "SELECT count(*) FROM rotations WHERE due_at IS NOT NULL AND state IN ('requested', 'planned', 'created', 'verified', 'offered')"
-RETIRING = "SELECT count(*) FROM credentials WHERE stage IN ('previous', 'blocked')"
+IN_GRACE = "SELECT count(*) FROM credentials WHERE stage = 'previous'"
+BLOCKED = "SELECT count(*) FROM credentials WHERE stage = 'blocked'"
 COMPLETED = "SELECT count(*) FROM rotations WHERE state = 'completed'"
 GRACE_IS_OVER = "UPDATE credentials SET grace_ends_at = clock_timestamp(), due_at = clock_timestamp() WHERE stage = 'previous'"
+BLOCKED_LONG_ENOUGH = "UPDATE credentials SET due_at = clock_timestamp() WHERE stage = 'blocked'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,10 @@ class Contest:
 
     def worker_rotates(self, count: int) -> Round:
         """The worker: a backlog of requests that are on record is sent to the queue as a tick does it, and worked off."""
-        self.workers.beat.pause()
+        self._hold_ticks()
+        before = self._count(COMPLETED)
         for resource in self.population.resources[:count]:
             requests.trigger(resource.id, requests.Asked(Trigger.MANUAL, ACTOR), self.parts.ports)
-        before = self._count(COMPLETED)
 
         def work() -> float:
             self.workers.beat.resume()
@@ -90,15 +92,34 @@ class Contest:
         return measured
 
     def worker_retires(self, count: int) -> Round:
-        """The worker: the grace of all that was replaced ends at once."""
-        self.workers.beat.pause()
-        self._store.execute(GRACE_IS_OVER)
+        """The worker: the grace of all that was replaced ends at once, and when all are blocked, so does the wait that follows."""
+        blocked = self._one_stage(count, GRACE_IS_OVER, IN_GRACE)
+        retired = self._one_stage(count, BLOCKED_LONG_ENOUGH, BLOCKED)
+        return Round(
+            count,
+            blocked.seconds + retired.seconds,
+            blocked.own_cpu + retired.own_cpu,
+            {name: spent + retired.servers_cpu[name] for name, spent in blocked.servers_cpu.items()},
+        )
+
+    def rotation_seconds(self, number: int) -> float:
+        """How long one rotation takes on idle parts, from the trigger until its completion can be read."""
+        resource = self.population.resources[number % len(self.population.resources)]
+        started = time.perf_counter()
+        received = requests.trigger(resource.id, requests.Asked(Trigger.MANUAL, ACTOR), self.parts.ports)
+        send(self.parts.hints, ADVANCE_ROTATIONS, Queue.URGENT, [str(received.rotation_id)])
+        self._wait(ROTATING)
+        return time.perf_counter() - started
+
+    def _one_stage(self, count: int, begins: LiteralString, left: LiteralString) -> Round:
+        self._hold_ticks()
+        self._store.execute(begins)
 
         def work() -> float:
             self.workers.beat.resume()
             started = time.perf_counter()
             send(self.parts.hints, ADVANCE_RETIREMENTS, Queue.RETIREMENT, self.parts.store.due_credentials(count))
-            self._wait(RETIRING)
+            self._wait(left)
             return time.perf_counter() - started
 
         return self._measured(count, self.workers.pids, work)
@@ -110,13 +131,18 @@ class Contest:
         spent = {name: cpu_seconds(pid) - theirs[name] for name, pid in servers.items()}
         return Round(count, seconds, cpu_seconds(*pids) - own, spent)
 
-    def _wait(self, left: str) -> None:
+    def _hold_ticks(self) -> None:
+        """Nothing begins before it is measured: no tick is sent any more, and those that were are done or have expired."""
+        self.workers.beat.pause()
+        time.sleep(TICK_SECONDS)
+
+    def _wait(self, left: LiteralString) -> None:
         end = time.monotonic() + PATIENCE
         while self._count(left):
             if time.monotonic() > end:
                 raise BenchFailed("the worker has not worked off its backlog in time")
             time.sleep(LOOK_SECONDS)
 
-    def _count(self, query: str) -> int:
-        row = self._store.execute(query).fetchone()  # type: ignore[call-overload]  # the queries above, which psycopg wants to see as literals
+    def _count(self, query: LiteralString) -> int:
+        row = self._store.execute(query).fetchone()
         return 0 if row is None else int(row[0])

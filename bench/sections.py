@@ -1,0 +1,189 @@
+"""The sections of the bench: each gives the lines of the table that it measured."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench.fleet_rows import FleetRows
+from bench.floor import Crew
+from bench.gauges import resident_bytes
+from bench.parts import Workers
+from bench.report import Line, line, percentile
+from bench.work import Contest
+from rotation import requests
+from rotation.store.database import make_engine
+from rotation.store.migration import migrate
+from rotation.store.sql import SqlStore
+from worker.addresses import store_address
+from worker.tasks import AT_ONCE, OUTSTANDING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.parts import Parts
+    from bench.population import Population
+    from bench.work import Round
+    from rotation.ports import Ports
+
+SLOW_SINK = 0.05
+ENOUGH_AT_ONE = 4
+"""One at a time is slower by so much: it gets so many times less to do."""
+PROCESSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is done."""
+
+    rounds: int
+    at_once: tuple[int, ...]
+    each: int
+    """Rotations and retirements a round."""
+    single: int
+    """Rotations one after the other, for the time from trigger to completion."""
+    lasting: int
+    """Rotations that each worker process has behind it when its memory is looked at."""
+    fleets: tuple[int, ...]
+    due: int
+
+
+FULL = Sizes(rounds=5, at_once=(1, 8, 16), each=200, single=200, lasting=1_000, fleets=(1_000, 100_000, 1_000_000), due=500)
+QUICK = Sizes(rounds=1, at_once=(4,), each=8, single=4, lasting=8, fleets=(1_000,), due=20)
+
+
+class Bench:
+    """The sections, on parts that run."""
+
+    def __init__(self, parts: Parts, population: Population, sizes: Sizes) -> None:
+        self.parts = parts
+        self.population = population
+        self.sizes = sizes
+        self._running = ExitStack()
+        self._ready: dict[int, Contest] = {}
+
+    def close(self) -> None:
+        """End what works on either side."""
+        self._ready.clear()
+        self._running.close()
+
+    def throughput(self) -> Iterator[Line]:
+        """Rotations and retirements a second, and what they cost, both sides in turn."""
+        for at_once in self.sizes.at_once:
+            contest = self._contest(at_once)
+            each = max(1, self.sizes.each // (ENOUGH_AT_ONE if at_once == 1 else 1))
+            yield from self._in_turn(contest, at_once, each)
+            self.parts.answer_after(SLOW_SINK)
+            floor, worker = self._rounds(contest, each)
+            self.parts.answer_after(0)
+            name = f"rotations, {at_once} at once, the sink answers after {SLOW_SINK * 1000:.0f} ms"
+            yield line(name, "a second", [one.rate for one in worker], [one.rate for one in floor])
+
+    def latency(self) -> Iterator[Line]:
+        """From the trigger to the completion, on idle parts."""
+        contest = self._contest(max(self.sizes.at_once))
+        contest.rotation_seconds(0)
+        seconds = sorted(contest.rotation_seconds(number) for number in range(self.sizes.single))
+        contest.worker_retires(self.sizes.single + 1)
+        for percent in (50, 99):
+            yield Line(f"trigger to completed, p{percent}", "ms", percentile(seconds, percent) * 1000, rounds=len(seconds))
+
+    def memory(self) -> Iterator[Line]:
+        """What a worker process holds when it has done many rotations, and their retirements."""
+        contest = self._contest(max(self.sizes.at_once))
+        for done in range(0, self.sizes.lasting * PROCESSES, self.sizes.each):
+            contest.worker_rotates(self.sizes.each)
+            contest.worker_retires(self.sizes.each)
+            _tell(f"memory: {done + self.sizes.each} rotations")
+        largest = max(resident_bytes(pid) for pid in contest.workers.pids)
+        yield Line(f"memory of a worker process after {self.sizes.lasting} rotations", "MB", largest / 1_000_000)
+
+    def tick(self) -> Iterator[Line]:
+        """The sweep of the store, by how large the fleet is and how much of it is due."""
+        url = self.parts.database("fleet")
+        migrate(store_address(url))
+        engine = make_engine(store_address(url))
+        ports = self.parts.ports
+        store = SqlStore(engine, clock=ports.clock, terms=ports.terms, audit_key=b"of a bench")
+        fleet_ports = replace(ports, store=store)
+        with closing(FleetRows(url)) as rows:
+            for size in self.sizes.fleets:
+                started = time.perf_counter()
+                rows.grow(size)
+                _tell(f"tick: {size} resources made in {time.perf_counter() - started:.0f} s")
+                for due in (0, self.sizes.due):
+                    times = [_tick_with(due, rows, fleet_ports) for _ in range(self.sizes.rounds + 1)][1:]
+                    yield line(f"tick, {size:,} resources, {due} due", "ms", [seconds * 1000 for seconds in times])
+        store.dispose()
+
+    def _in_turn(self, contest: Contest, at_once: int, each: int) -> Iterator[Line]:
+        floors: list[tuple[Round, Round]] = []
+        workers: list[tuple[Round, Round]] = []
+        for number in range(self.sizes.rounds + 1):
+            floors.append((contest.floor_rotates(each), contest.floor_retires(each)))
+            workers.append((contest.worker_rotates(each), contest.worker_retires(each)))
+            told = f"{_rates(workers[-1])} by the worker, {_rates(floors[-1])} by the floor"
+            _tell(f"{at_once} at once, round {number} of {self.sizes.rounds}: {told}")
+        for index, what in enumerate(("rotations", "retirements")):
+            floor, worker = [one[index] for one in floors[1:]], [one[index] for one in workers[1:]]
+            name = f"{what}, {at_once} at once"
+            yield line(name, "a second", [one.rate for one in worker], [one.rate for one in floor])
+            yield line(
+                f"{name}: our CPU", "ms each", [_each(one.own_cpu, one) for one in worker], [_each(one.own_cpu, one) for one in floor]
+            )
+            for server in self.parts.servers:
+                costs = [[_each(one.servers_cpu[server], one) for one in side] for side in (worker, floor)]
+                yield line(f"{name}: CPU of {server}", "ms each", *costs)
+
+    def _rounds(self, contest: Contest, each: int) -> tuple[list[Round], list[Round]]:
+        """Rotations by both sides in turn, with their retirements in between, which are not measured again."""
+        floor, worker = [], []
+        for _ in range(self.sizes.rounds):
+            floor.append(contest.floor_rotates(each))
+            worker.append(contest.worker_rotates(each))
+            contest.floor_retires(each)
+            contest.worker_retires(each)
+        return floor, worker
+
+    def _contest(self, at_once: int) -> Contest:
+        """Both sides with as many threads as work is to be done at once, spread over the same number of processes; kept while it fits."""
+        if at_once not in self._ready:
+            self.close()
+            processes = min(PROCESSES, at_once)
+            threads = at_once // processes
+            crew = self._running.enter_context(
+                closing(Crew(self.parts.places, self.population.accounts, processes=processes, threads=threads))
+            )
+            workers = self._running.enter_context(Workers(self.parts, processes=processes, threads=threads))
+            self._ready[at_once] = self._running.enter_context(closing(Contest(self.parts, self.population, crew, workers)))
+            _tell(f"{at_once} at once: both sides are ready")
+        return self._ready[at_once]
+
+
+def _tick_with(due: int, rows: FleetRows, ports: Ports) -> float:
+    """The seconds of one tick's work on the store: what worker.tasks.tick does, but for sending messages."""
+    rows.make_due(due)
+    started = time.perf_counter()
+    requests.request_due(ports, AT_ONCE)
+    for urgent in (True, False):
+        ports.store.due_rotations(OUTSTANDING, urgent=urgent)
+    ports.store.due_credentials(OUTSTANDING)
+    ports.store.due_servers(AT_ONCE)
+    seconds = time.perf_counter() - started
+    rows.settle()
+    return seconds
+
+
+def _each(seconds: float, done: Round) -> float:
+    return seconds / done.count * 1000
+
+
+def _rates(rounds: tuple[Round, Round]) -> str:
+    return " and ".join(f"{one.rate:.0f}" for one in rounds) + " a second"
+
+
+def _tell(what: str) -> None:
+    sys.stderr.write(f"{what}\n")
