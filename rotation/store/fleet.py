@@ -66,6 +66,17 @@ class Fleet:
                 raise NotFound("installation", installation_id)
         self._wake(installation_id)
 
+    def forget_token(self, installation: Installation, why: str, event: Event) -> bool:
+        """The token that was read can never be opened again: destroy it and hold all pushes until there is another. False when there is."""
+        with self.database.writing() as connection:
+            end = self.audit.lock(self.database, connection, INSTALLATIONS)
+            place = (installations.c.id == installation.id, installations.c.sealed_token == installation.sealed_token)
+            parked = {"sealed_token": None, "parked_at": end.now, "parked_reason": why}
+            if connection.execute(update(installations).where(*place).values(parked)).rowcount != 1:
+                return False
+            self.audit.append(connection, end, event)
+        return True
+
     def park(self, installation_id: str, why: str, event: Event, *, seen: Installation | None = None) -> bool:
         """Hold all pushes of an installation. False when it was parked already: nothing is written. Raises `NotFound`.
 
