@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import structlog
 
 from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
-from rotation.model import Deadline, Move, RotationCase, Wait
+from rotation.model import Deadline, Move, ResourceState, RotationCase, RotationState, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,10 +127,20 @@ def describe(error: RolloverError) -> tuple[str, str]:
 def _tell(decision: Move | Wait) -> None:
     """One log line a decision; an alarm is a warning, so that it is seen at any level a person would choose."""
     if isinstance(decision, Move):
-        log.info(decision.event.kind, why=decision.event.why, **dict(decision.event.detail))
+        told = {"why": decision.event.why, **dict(decision.event.detail)}
+        if _needs_a_person(decision):
+            log.warning(decision.event.kind, alarm=True, **told)
+        else:
+            log.info(decision.event.kind, **told)
     elif decision.alarm is not None:
         log.warning(decision.alarm, alarm=True, problem=decision.problem, until=decision.until)
     elif decision.setback:
         log.info("step_set_back", problem=decision.problem, until=decision.until)
     else:
         log.debug("row_waits", until=decision.until)
+
+
+def _needs_a_person(move: Move) -> bool:
+    """Whether a rotation was given up, or the other side no longer knows the resource."""
+    failed = move.rotation is not None and move.rotation.state is RotationState.FAILED
+    return failed or move.resource_state is ResourceState.LEAVING

@@ -141,7 +141,7 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
     exists = ports.sink.resource_exists(case.resource, case.installation, driver.call_deadline(case, ports))
     if exists is not False:
         return _again(case, attempt, now, ports, problem=f"Vercel answered {attempt.status} to the push", alarm="push_refused")
-    since = case.rotation.missing_since
+    since = case.rotation.missing_since if _last_status(case) in (404, 410) else None  # another answer in between: it is there
     if since is None or now - since < MISSING_CONFIRMED_AFTER:
         return Wait(
             until=(since or now) + MISSING_CONFIRMED_AFTER,

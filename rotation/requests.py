@@ -279,7 +279,12 @@ def pause(resource_id: str, actor: str, why: str, ports: Ports) -> None:
         if case.resource.state is ResourceState.PAUSED:
             return None, None
         _refuse_unless_active(case.resource)
-        return Move(event=Event("resource_paused", actor, why), resource_state=ResourceState.PAUSED), None
+        begun = case.open_rotation if case.open_rotation is not None and case.open_rotation.state in BEFORE_OFFER else None
+        return Move(
+            event=Event("resource_paused", actor, why),
+            resource_state=ResourceState.PAUSED,
+            rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered
+        ), None
 
     ports.store.amend(resource_id, decide)
 

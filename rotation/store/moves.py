@@ -100,8 +100,9 @@ class Writing:
     """One transaction that writes a resource whose chain is locked.
 
     `held` is the row that is worked on under a claim, which lasts until `claimed_until` if it goes on. `alone` says that nobody has moved
-    the resource since the case was read, so that other rows can only have been claimed or put off. `known` are rows that were read
-    under their lock in this transaction.
+    the resource since the case was read, so that other rows can only have been claimed or put off. `revision` is the resource's newest
+    as it was read: a date that was computed by an older one is not written. `known` are rows that were read under their lock in this
+    transaction.
     """
 
     connection: Connection
@@ -110,6 +111,7 @@ class Writing:
     held: Claimable | None = None
     claimed_until: datetime | None = None
     alone: bool = False
+    revision: int | None = None
     known: dict[str, Claimable] = field(default_factory=dict)
     opened: Attempt | None = None
     """The attempt that was inserted."""
@@ -255,6 +257,14 @@ class Writing:
         if move.resource_state is not None:
             columns["state"] = move.resource_state.value
         if columns:
-            place = (resources.c.id == self.resource_id, resources.c.state != ResourceState.GONE.value)
+            place = [resources.c.id == self.resource_id, resources.c.state != ResourceState.GONE.value]
+            if self.revision is not None:
+                place.append(resources.c.revision == self.revision)
             if self.connection.execute(update(resources).where(*place).values(columns)).rowcount != 1:
-                raise IllegalMove(f"resource {self.resource_id} is gone")
+                self._refuse_resource()
+
+    def _refuse_resource(self) -> None:
+        state = self.connection.scalar(select(resources.c.state).where(resources.c.id == self.resource_id))
+        if state == ResourceState.GONE:
+            raise IllegalMove(f"resource {self.resource_id} is gone")
+        raise LostClaim(f"resource {self.resource_id} was revised since it was read")

@@ -124,7 +124,7 @@ class SqlStore(Fleet):
             end = self.audit.lock(self.database, connection, row.resource_id)
             held = replace(row, fence=case.claim.fence)
             alone = end.length == case.version
-            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim, alone)
+            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim, alone, case.resource.revision)
             if isinstance(decision, Move):
                 after = writing.move(decision) or held
                 about = (row.id, None) if isinstance(row, Rotation) else (None, row.id)

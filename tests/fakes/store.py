@@ -94,7 +94,7 @@ class FakeStore(Moves, Fleet):
             row = self._still_held(case)
             if isinstance(decision, Move):
                 with self._transaction() as draft:
-                    self._apply(draft, row.resource_id, decision, claimed=row, alone=case.version == self._lengths[row.resource_id])
+                    self._apply(draft, row.resource_id, decision, claimed=row, read=case)
                     self._append(row.resource_id, decision.event, *subjects(decision, row.id, None))
             else:
                 self._wait_rotation(row, decision)
@@ -111,7 +111,7 @@ class FakeStore(Moves, Fleet):
                 raise LostClaim(f"credential {row.id} is {row.stage}, and somebody else's by now")
             if isinstance(decision, Move):
                 with self._transaction() as draft:
-                    self._apply(draft, row.resource_id, decision, claimed=row, alone=case.version == self._lengths[row.resource_id])
+                    self._apply(draft, row.resource_id, decision, claimed=row, read=case)
                     self._append(row.resource_id, decision.event, *subjects(decision, None, row.id))
             else:
                 self._wait_credential(row, decision)

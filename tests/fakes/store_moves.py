@@ -11,7 +11,7 @@ from rotation.store.rules import attempt_times, check_credential, check_offered,
 from tests.fakes.store_memory import Memory
 
 if TYPE_CHECKING:
-    from rotation.model import AttemptTerms, Credential, Move
+    from rotation.model import AttemptTerms, Credential, CredentialCase, Move, RotationCase
     from tests.fakes.store_memory import Draft
 
 
@@ -19,8 +19,14 @@ class Moves(Memory):
     """One move, checked as a whole before anything is written."""
 
     def _apply(
-        self, draft: Draft, resource_id: str, move: Move, claimed: Rotation | Credential | None = None, *, alone: bool = False
+        self,
+        draft: Draft,
+        resource_id: str,
+        move: Move,
+        claimed: Rotation | Credential | None = None,
+        read: RotationCase | CredentialCase | None = None,
     ) -> None:
+        alone = read is not None and read.version == self._lengths[resource_id]
         check_rows(move, resource_id)
         for rotation in (move.superseded, move.rotation):
             if rotation is not None:
@@ -38,9 +44,14 @@ class Moves(Memory):
         self._answer(draft, resource_id, move.attempt)
         if move.opens_attempt is not None:
             self._open(draft, move, claimed, move.opens_attempt)
+        self._draft_resource(draft, resource_id, move, read)
+
+    def _draft_resource(self, draft: Draft, resource_id: str, move: Move, read: RotationCase | CredentialCase | None) -> None:
         resource = self.resources[resource_id]
         if (move.resource_state or move.schedule) is not None and resource.state is ResourceState.GONE:
             raise IllegalMove(f"resource {resource_id} is gone")
+        if (move.resource_state or move.schedule) is not None and read is not None and read.resource.revision != resource.revision:
+            raise LostClaim(f"resource {resource_id} was revised since it was read")
         draft.resource = replace(resource, schedule=move.schedule or resource.schedule, state=move.resource_state or resource.state)
 
     def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None, *, alone: bool) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from rotation import driver, endings, lifecycle, requests, retirement
 from rotation.errors import Conflict
@@ -19,6 +20,9 @@ from tests.world import World, with_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
+
+    from rotation.model import PushOutcome
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
@@ -109,6 +113,17 @@ def test_nothing_is_made_for_a_follow_up_whose_resource_turned_out_to_be_gone() 
     world.sink.held.clear()
     world.run(for_=DAY)
     assert world.store.resources[world.resource_id].state is ResourceState.GONE
+
+
+def test_a_404_long_after_another_is_looked_at_twice_again_when_something_else_was_answered_meanwhile() -> None:
+    world = World()
+    world.sink.answers(answers.MISSING, answers.CONFLICT, answers.MISSING)
+    world.sink.exists = False
+    world.rotate()
+    world.run(for_=20 * MINUTE)
+    assert world.states() == [RotationState.OFFERED]
+    world.run(for_=20 * MINUTE)
+    assert world.states() == [RotationState.COMPLETED]
 
 
 # -- parked installations
@@ -288,3 +303,53 @@ def test_a_push_again_whose_password_cannot_be_opened_stands_in_nobodys_way() ->
     world.rotate()
     world.run(for_=MINUTE)
     assert world.states() == [RotationState.FAILED, RotationState.COMPLETED]
+
+
+# -- what people do in the middle of a step
+
+
+def test_a_rotation_that_is_under_way_is_not_offered_once_its_resource_is_paused() -> None:
+    world = World()
+    world.rotate()
+    states: list[RotationState] = []
+    reserve = world.limiter.reserve
+
+    def paused(scope: str, *, urgent: bool) -> datetime | None:
+        requests.pause(world.resource_id, "test", "", world.ports)
+        states.extend(world.states())
+        return reserve(scope, urgent=urgent)
+
+    world.limiter.reserve = paused  # type: ignore[method-assign]  # a person is quicker than the step
+    world.sweep()
+    assert states == world.states() == [RotationState.VERIFIED]
+
+
+def test_a_schedule_that_was_given_in_the_middle_of_a_rotation_is_kept_by_its_end() -> None:
+    world = World(spec=with_policy(every=None))
+    world.rotate()
+    push = world.sink.push
+
+    def revised(*args: Any, **kwargs: Any) -> PushOutcome:  # noqa: ANN401  # as the sink takes them
+        world.sink.push = push  # type: ignore[method-assign]  # once
+        spec = replace(world.spec, policy=replace(world.spec.policy, every=DAY))
+        requests.revise(world.store.resources[world.resource_id], spec, "test", world.ports)
+        return push(*args, **kwargs)
+
+    world.sink.push = revised  # type: ignore[method-assign]  # a person is quicker than the answer
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.COMPLETED]
+    assert world.store.resources[world.resource_id].schedule.next_rotation_at is not None
+
+
+# -- what a person is told
+
+
+def test_a_rotation_that_fails_raises_an_alarm() -> None:
+    world = World()
+    world.sink.answers(answers.REFUSED)
+    world.rotate()
+    with capture_logs() as lines:
+        world.run()
+    [failed] = [line for line in lines if line["event"] == "rotation_failed"]
+    assert failed["alarm"] is True
+    assert failed["log_level"] == "warning"
