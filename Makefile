@@ -37,12 +37,12 @@ demo: linux runtime ## five resources rotate before your eyes; Ctrl-C ends it (A
 test: linux dev ## every test, on servers that the tests start themselves (ARGS="-k grace")
 ifeq ($(MEASURED)$(strip $(ARGS)),yes)
 	@$(VENV) -m coverage erase
-	@$(VENV) -m coverage run -m pytest -n $(JOBS)
+	@$(VENV) -m coverage run -m pytest -n $(JOBS) --dist loadgroup
 	@$(VENV) -m coverage combine --quiet
 	@$(VENV) -m coverage report --include='rotation/*' --fail-under=$(COVER_SUBJECT)
 	@$(VENV) -m coverage report --fail-under=$(COVER_ALL)
 else
-	@$(VENV) -m pytest -n $(JOBS) $(ARGS)
+	@$(VENV) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 endif
 
 lint: dev lint-compose ## style, types, the direction of imports, dependencies

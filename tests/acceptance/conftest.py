@@ -22,6 +22,14 @@ STORES = ("sqlite", "postgresql")
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a rig runs in one process: a module, and of it each store by itself."""
+    for item in items:
+        if item.path.parent.name == "acceptance":
+            store = next((store for store in STORES if store in item.name), "")
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {store}"))
+
+
 @pytest.fixture(scope="session")
 def customers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CustomersServer]:
     """The database server of the customers. A test that stops or freezes one makes one of its own."""
