@@ -7,21 +7,31 @@ no retries and no `eta`: with Redis a message that waits longer than the visibil
 from __future__ import annotations
 
 import os
+import sys
+import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from kombu import Exchange
 from kombu import Queue as BrokerQueue
 
 from rotation.errors import Fault, Invalid
-from worker import logs, transport
+from worker import lean, logs, transport  # noqa: F401 - lean before what uses structlog and httpx
 from worker.queues import Queue
 from worker.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.settings import Settings
 
 TICK = "rollover.tick"
+SEAL_AUDIT = "rollover.seal_audit"
+SEAL_AUDIT_SECONDS = 60.0
+NEVER = datetime.fromtimestamp(0, UTC)
+WRONG_USE = 2
 
 app = Celery("rollover", include=["worker.tasks"], set_as_current=False)
 
@@ -52,7 +62,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_publish_retry": False,
         "worker_prefetch_multiplier": 1,
-        "worker_pool": "threads",
+        "worker_pool": _pool(sys.argv),
         "worker_concurrency": settings.worker_threads,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -63,14 +73,18 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": settings.tick_seconds,
-        "beat_schedule": {
-            "tick": {
-                "task": TICK,
-                "schedule": settings.tick_seconds,
-                "options": {"queue": Queue.TICK.value, "expires": settings.tick_seconds},
-            },
-        },
+        "beat_schedule": {"tick": _every(settings.tick_seconds, TICK), "seal-audit": _every(SEAL_AUDIT_SECONDS, SEAL_AUDIT)},
     }
+
+
+def _pool(arguments: Sequence[str]) -> str:
+    """Threads, unless Celery's command was told otherwise: it takes `--pool prefork` for its own default, which settings overrule."""
+    return "prefork" if {"prefork", "-Pprefork", "--pool=prefork"} & set(arguments) else "threads"
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    """An entry of beat's schedule, due at once when beat starts. One that waits for longer than its period is of no use any more."""
+    return {"task": task, "schedule": seconds, "options": {"queue": Queue.TICK.value, "expires": seconds}, "last_run_at": NEVER}
 
 
 def _transport(settings: Settings) -> dict[str, Any]:
@@ -92,8 +106,16 @@ def _transport(settings: Settings) -> dict[str, Any]:
 
 @app.on_configure.connect  # the environment is read when Celery first needs it, not on import
 def _configure(sender: Celery, **_: object) -> None:
+    """Ends the process with what is wrong with the settings: Celery would log any other exception, and go on with defaults of its own."""
+    try:
+        settings = celery_settings(load(os.environ))
+    except Invalid as error:
+        sys.stderr.write("\n  ".join(["rollover: the settings are wrong", *map(str, error.faults)]) + "\n")
+        raise SystemExit(WRONG_USE) from None
     transport.mend()
-    sender.config_from_object(celery_settings(load(os.environ)))
+    # Who can write to the broker can run nothing here: messages are JSON and hold ids.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    sender.config_from_object(settings)
 
 
 @signals.setup_logging.connect

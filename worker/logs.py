@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 PROCESS_CRASHED = "process_crashed"
 THREAD_CRASHED = "thread_crashed"
 
-QUIET = ("httpx", "httpcore", "sqlalchemy", "psycopg", "urllib3", "asyncio")
+INDISCREET = ("httpx", "httpcore", "sqlalchemy", "psycopg", "urllib3", "asyncio")
 """Libraries that write URLs, statements or parameters at lower levels than a warning."""
+TALKATIVE = ("celery.app.trace", "celery.worker.strategy", "celery.worker.request", "celery.beat")
+"""They tell of every message that is sent, received and done, also of the ticks; what comes of it is told by us."""
 
 LONG_FIELDS = frozenset({"exception", "stack"})
 """Fields that go over several lines."""
@@ -50,7 +52,7 @@ def configure(log_format: LogFormat, log_level: LogLevel, known: Iterable[Sensit
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    for name in QUIET:
+    for name in (*INDISCREET, *TALKATIVE):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)
     structlog.configure(

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+import threading
 from typing import TYPE_CHECKING
 
+from rotation.engines.postgresql import PostgresqlEngine
+from rotation.store.sql import SqlStore
 from worker.settings import load
 from worker.wiring import wire
 
 if TYPE_CHECKING:
     from rotation.ports import Ports
 
+_made: dict[int, Ports] = {}
+_making = threading.Lock()
+
 
 def ports() -> Ports:
-    """The ports of this process. Raises `Invalid` when a setting is wrong."""
-    return _ports(os.getpid())
+    """The ports of this process. A forked child makes its own: connections do not survive a fork. Raises `Invalid` for wrong settings."""
+    with _making:
+        if os.getpid() not in _made:
+            _made[os.getpid()] = wire(load(os.environ))
+        return _made[os.getpid()]
 
 
-@cache
-def _ports(_process: int) -> Ports:
-    """A forked child makes its own: connections do not survive a fork."""
-    return wire(load(os.environ))
+def store() -> SqlStore:
+    """The store of these ports, with what the audit trail needs beside what a rotation needs."""
+    made = ports().store
+    if not isinstance(made, SqlStore):
+        raise TypeError(f"the wiring gives {type(made).__name__} for a store")
+    return made
+
+
+def close() -> None:
+    """Close the connections to the store and to the databases, where there are any; what is in use is closed when it is given back."""
+    with _making:
+        made = _made.pop(os.getpid(), None)
+    if made is None:
+        return
+    for engine in made.engines.values():
+        if isinstance(engine, PostgresqlEngine):
+            engine.close()
+    if isinstance(made.store, SqlStore):
+        made.store.dispose()

@@ -228,7 +228,7 @@ class Settings(BaseSettings):
     @property
     def store_is_shared(self) -> bool:
         """Whether the store is PostgreSQL: then keys must be configured, since a key made here would be missing on the next machine."""
-        return self.store.get_backend_name() == "postgresql"
+        return self.store_url is not None and self.store.get_backend_name() == "postgresql"
 
     @property
     def keys_path(self) -> Path | None:

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
+from celery import signals
 
 from rotation import driver, health, lifecycle, requests, retirement
 from rotation.errors import OutcomeUnknown, Unavailable
-from worker.app import TICK, app
+from worker import process
+from worker.app import SEAL_AUDIT, TICK, app
 from worker.hints import depth, send
 from worker.process import ports
 from worker.queues import Queue
@@ -34,6 +36,9 @@ BATCH_SECONDS = 60
 """After this a batch leaves the rest to the sweep, so that its message is not delivered again meanwhile."""
 
 SIDE_BY_SIDE = 4
+
+CHECKPOINTS = 20
+"""How often one task signs, each time a thousand chains at most: a large fleet's minute, well within the task's own."""
 
 log = structlog.get_logger()
 
@@ -71,6 +76,26 @@ def advance_retirements(ids: list[str]) -> None:
 def sample_use(names: list[str]) -> None:
     """Look at who is logged in on each server."""
     _each(lambda one: health.sample_use(one, ports()), names)
+
+
+@app.task(name=SEAL_AUDIT)
+def seal_audit() -> None:
+    """Sign what the audit trail has grown by. Where nothing has grown, or another process is at it, there is nothing to do."""
+    try:
+        for _ in range(CHECKPOINTS):
+            if (signed := process.store().checkpoint()) is None:
+                return
+            # Whoever keeps these lines elsewhere can tell when the store was set back.
+            log.info("audit_sealed", number=signed.number, chains=signed.chains, events=signed.events, seal=signed.signature.hex())
+    except (Unavailable, OutcomeUnknown) as error:
+        log.warning("store_unavailable", problem=str(error))
+
+
+@signals.worker_process_shutdown.connect  # of a child of the prefork pool
+@signals.worker_shutdown.connect
+def _let_go(**_: object) -> None:
+    """Leave no connection behind for the servers to find out about."""
+    process.close()
 
 
 def _room(queue: Queue) -> int:

@@ -21,28 +21,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 20.0
 
-CHILD = """
-    import os, signal, sys, time
-    from worker.orphans import die_with
-    die_with(int(sys.argv[2]), drain=1.0)
-    if sys.argv[3] == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    grandchild = os.fork()
-    if grandchild == 0:
-        time.sleep(600)
-    with open(sys.argv[1], "a") as file:
-        file.write(f"{os.getpid()} {grandchild}\\n")
-    signal.pause()
-"""
-
 PARENT = """
-    import os, sys
-    from worker.supervisor import Program, Supervisor
+    import os, signal, sys, time
+    from worker.supervisor import Copy, Supervisor
     directory, kinds, drain = sys.argv[1], sys.argv[2].split(","), float(sys.argv[3])
-    def program(kind):
-        command = [sys.executable, f"{directory}/child.py", f"{directory}/{kind}", str(os.getpid()), kind]
-        return Program(kind, command, os.environ)
-    Supervisor([[program(kind)] for kind in kinds], drain=drain).run()
+    def live(kind):
+        if kind == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        grandchild = os.fork()
+        if grandchild == 0:
+            time.sleep(600)
+        with open(f"{directory}/{kind}", "a") as file:
+            file.write(f"{os.getpid()} {grandchild}\\n")
+        signal.pause()
+    Supervisor([[Copy(kind, lambda kind=kind: live(kind), drain=1.0)] for kind in kinds], drain=drain).run()
     print("ended", flush=True)
 """
 
@@ -69,7 +61,6 @@ class Family:
 
     def __init__(self, directory: Path, kinds: str, drain: float) -> None:
         self.directory = directory
-        (directory / "child.py").write_text(textwrap.dedent(CHILD))
         (directory / "parent.py").write_text(textwrap.dedent(PARENT))
         self.kinds = kinds.split(",")
         command = [sys.executable, str(directory / "parent.py"), str(directory), kinds, str(drain)]

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
 
 from tests.processes import Process, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
-CHILDREN = ("broker", "urgent-worker", "worker", "beat")
-START_SECONDS = 60.0
+PROGRAMS = ("urgent-worker", "worker", "beat")
+CHILDREN = ("broker", *PROGRAMS)
+PATIENCE = 60.0
 
 
 class Up:
@@ -41,19 +44,30 @@ class Up:
     def everybody(self) -> list[int]:
         return [pid for child in CHILDREN for pid in self.pids(child)]
 
-    def ticks(self) -> int:
-        return sum("rollover.tick" in str(one.get("event")) and "succeeded" in str(one.get("event")) for one in self.process.lines())
+    def broker_url(self) -> str:
+        return (self.run / "broker.url").read_text()
+
+    def ticks(self) -> Mapping[int, int]:
+        """How many each worker that answers has begun, by its process."""
+        with Celery("test", broker=self.broker_url(), set_as_current=False) as asking:
+            try:
+                answers = asking.control.inspect(timeout=1.0).stats() or {}
+            except (OperationalError, redis.ConnectionError):
+                return {}
+        return {one["pid"]: one["total"].get("rollover.tick", 0) for one in answers.values()}
 
     def works(self) -> bool:
-        """Whether a tick is done after now."""
+        """Whether a tick is begun after now."""
+        assert eventually(lambda: self.pids("beat"), PATIENCE), self.process.last_words()
         before = self.ticks()
-        return eventually(lambda: self.ticks() > before, START_SECONDS)
+        return eventually(lambda: any(count > before.get(pid, 0) for pid, count in self.ticks().items()), PATIENCE)
 
     def nobody_runs(self) -> bool:
         return not any(runs(pid) for pid in self.everybody)
 
-    def broker(self) -> redis.Redis:
-        return redis.Redis.from_url((self.run / "broker.url").read_text())
+    def end(self) -> None:
+        self.process.end()
+        assert eventually(self.nobody_runs, PATIENCE)
 
 
 def runs(pid: int) -> bool:
@@ -64,67 +78,100 @@ def runs(pid: int) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Of all tests that do not end it; some kill what it will start again."""
+    place = tmp_path_factory.mktemp("up")
+    running = Up(place / "state", place / "up.log")
+    try:
+        assert running.works(), running.process.last_words()
+        yield running
+    finally:
+        running.end()
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
+def mortal(tmp_path: Path) -> Iterator[Up]:
+    """One to be ended."""
     running = Up(tmp_path / "state", tmp_path / "up.log")
     try:
         assert running.works(), running.process.last_words()
         yield running
     finally:
-        running.process.end()
-        assert eventually(running.nobody_runs, START_SECONDS)
+        running.end()
 
 
 def test_a_worker_that_is_killed_comes_back_and_the_work_goes_on(up: Up) -> None:
-    for child in ("urgent-worker", "worker", "beat"):
+    lives = {child: len(up.pids(child)) for child in PROGRAMS}
+    for child in PROGRAMS:
         os.kill(up.pids(child)[-1], signal.SIGKILL)
-    assert eventually(lambda: all(len(up.pids(child)) == 2 for child in ("urgent-worker", "worker", "beat")), START_SECONDS)
+    assert eventually(lambda: all(len(up.pids(child)) == lives[child] + 1 for child in PROGRAMS), PATIENCE)
     assert up.works()
 
 
 def test_a_broker_that_is_killed_comes_back_on_its_port(up: Up) -> None:
-    with up.broker() as client:
-        port = client.connection_pool.connection_kwargs["port"]
+    lives = {child: len(up.pids(child)) for child in CHILDREN}
+    url = up.broker_url()
     os.kill(up.pids("broker")[-1], signal.SIGKILL)
-    assert eventually(lambda: len(up.pids("broker")) == 2, START_SECONDS)
-    with up.broker() as client:
-        assert client.connection_pool.connection_kwargs["port"] == port
+    assert eventually(lambda: len(up.pids("broker")) == lives["broker"] + 1, PATIENCE)
+    assert up.broker_url() == url
+    with redis.Redis.from_url(url) as client:
         assert client.ping()
     assert up.works()
-    assert len(up.pids("worker")) == 1
+    assert [len(up.pids(child)) for child in PROGRAMS] == [lives[child] for child in PROGRAMS]
 
 
 def test_a_second_one_on_the_same_data_is_refused(up: Up, tmp_path: Path) -> None:
     second = Up(up.run.parent, tmp_path / "second.log")
-    assert second.process.ended(START_SECONDS) == 1
+    assert second.process.ended(PATIENCE) == 1
     assert str(up.process.pid) in second.process.log.read_text()
     assert up.works()
 
 
 def test_the_brokers_password_is_in_a_private_file_alone(up: Up) -> None:
-    url = (up.run / "broker.url").read_text()
-    password = re.fullmatch(r"redis://:(.+)@127\.0\.0\.1:\d+/0", url)
+    password = re.fullmatch(r"redis://:(.+)@127\.0\.0\.1:\d+/0", up.broker_url())
     assert password is not None
     assert stat.S_IMODE((up.run / "broker.url").stat().st_mode) == 0o600
     assert stat.S_IMODE(up.run.stat().st_mode) == 0o700
-    for pid in up.everybody:
+    for pid in (up.process.pid, *(up.pids(child)[-1] for child in CHILDREN)):
         for place in ("cmdline", "environ"):
             assert password[1].encode() not in Path(f"/proc/{pid}/{place}").read_bytes()
     assert password[1] not in up.process.log.read_text()
 
 
+def test_it_has_one_thread_so_that_its_copies_hold_no_lock_of_another(up: Up) -> None:
+    assert len(list(Path(f"/proc/{up.process.pid}/task").iterdir())) == 1
+
+
+def test_its_copies_go_by_their_own_names(up: Up) -> None:
+    names = [Path(f"/proc/{up.pids(child)[-1]}/comm").read_text().strip() for child in PROGRAMS]
+    assert names == list(PROGRAMS)
+
+
+def test_its_copies_do_not_hold_the_lock_on_the_data_directory(up: Up) -> None:
+    lock = (up.run / "up.lock").stat()
+    holders = [line.split()[4] for line in Path("/proc/locks").read_text().splitlines() if line.split()[5].endswith(f":{lock.st_ino}")]
+    assert holders == [str(up.process.pid)]
+
+
+def test_the_log_tells_nothing_of_every_tick(up: Up) -> None:
+    assert up.works()
+    told = [str(line["event"]) for line in up.process.lines() if "rollover.tick" in str(line["event"])]
+    assert told == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_ending_it_ends_all(up: Up, number: signal.Signals) -> None:
-    os.kill(up.process.pid, number)
-    assert up.process.ended() == 0
-    assert eventually(up.nobody_runs, START_SECONDS)
+def test_ending_it_ends_all(mortal: Up, number: signal.Signals) -> None:
+    os.kill(mortal.process.pid, number)
+    assert mortal.process.ended() == 0
+    assert eventually(mortal.nobody_runs, PATIENCE)
 
 
-def test_killing_it_leaves_nothing_and_the_next_one_starts(up: Up, tmp_path: Path) -> None:
-    os.kill(up.process.pid, signal.SIGKILL)
-    assert eventually(up.nobody_runs, START_SECONDS)
-    following = Up(up.run.parent, tmp_path / "following.log")
+def test_killing_it_leaves_nothing_and_the_next_one_starts(mortal: Up, tmp_path: Path) -> None:
+    os.kill(mortal.process.pid, signal.SIGKILL)
+    assert eventually(mortal.nobody_runs, PATIENCE)
+    following = Up(mortal.run.parent, tmp_path / "following.log")
     try:
         assert following.works()
     finally:
-        following.process.end()
+        following.end()

@@ -1,20 +1,17 @@
 """`rollover worker` and `rollover beat`: Celery in this process, as `celery -A worker.app worker` and `beat` would run it."""
 
 import socket
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli import session
 from worker.queues import Queue
 
 if TYPE_CHECKING:
     from celery import Celery
-
-DiesWith = Annotated[
-    int | None,
-    typer.Option("--dies-with", hidden=True, help="Drain and end when this process, the parent, ends."),
-]
 
 
 class Pool(StrEnum):
@@ -49,44 +46,49 @@ def worker(
     threads: Annotated[int | None, typer.Option(min=1, max=1_000, help="How many rows at once. Default: ROLLOVER_WORKER_THREADS.")] = None,
     pool: Annotated[Pool, typer.Option(help="Threads are right for almost all: a rotation is mostly waiting.")] = Pool.THREADS,
     name: Annotated[str, typer.Option(help="This worker's name; several on one machine need different ones.")] = "celery",
-    dies_with: DiesWith = None,
 ) -> None:
     """Run a worker.
 
     It carries rotations and retirements on. SIGTERM lets every step end and be recorded.
     """
-    wanted = queues_named(queues)
-    application = _application(dies_with)
-    running = application.Worker(
+    raise typer.Exit(run_worker(name, queues_named(queues), threads=threads, pool=pool))
+
+
+def beat() -> None:
+    """Run the clock.
+
+    It asks for what is due every few seconds. Several at once do no harm.
+    """
+    run_beat()
+
+
+def run_worker(name: str, queues: Sequence[Queue], *, threads: int | None = None, pool: Pool = Pool.THREADS) -> int:
+    """Be a worker until somebody ends it; gives the exit code. Raises `Invalid` when a setting is wrong."""
+    running = _application().Worker(
         hostname=f"{name}@{socket.gethostname()}",
         pool_cls=pool.value,
         concurrency=threads,
-        queues=[queue.value for queue in wanted],
+        queues=[queue.value for queue in queues],
         without_mingle=True,
         without_gossip=True,
         quiet=True,
     )
     running.start()
-    raise typer.Exit(running.exitcode or 0)
+    return running.exitcode or 0
 
 
-def beat(*, dies_with: DiesWith = None) -> None:
-    """Run the clock.
-
-    It asks for what is due every few seconds. Several at once do no harm.
-    """
-    application = _application(dies_with)
+def run_beat() -> None:
+    """Be the clock until somebody ends it. Raises `Invalid` when a setting is wrong."""
+    application = _application()
+    application.conf.include = ()  # it sends the tasks by name, and runs none
     application.Beat(quiet=True).run()
 
 
-def _application(parent: int | None) -> "Celery":
+def _application() -> "Celery":
     """The configured Celery application. Raises `Invalid` when a setting is wrong, before Celery says anything."""
-    from worker.app import app  # noqa: PLC0415 - Celery is not for help
-    from worker.orphans import die_with  # noqa: PLC0415
-    from worker.supervisor import DRAIN_SECONDS  # noqa: PLC0415
+    from worker.app import app, celery_settings  # noqa: PLC0415 - Celery is not for help
 
-    if parent is not None:
-        die_with(parent, drain=DRAIN_SECONDS)
+    celery_settings(session.settings())
     app.set_current()
     app.conf.broker_url  # noqa: B018 - configured by its first use
     return app

@@ -1,29 +1,34 @@
 """`rollover up`: everything on one machine, with one command."""
 
 import fcntl
+import gc
 import logging
 import os
 import signal
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rotation.errors import Conflict
-from worker.cli import session, store
+from rotation.errors import Conflict, RolloverError, Unavailable
+from worker.cli import output, processes, session, store
+from worker.queues import Queue
 
 if TYPE_CHECKING:
     from worker.sandbox.broker import PrivateBroker
     from worker.settings import Settings
     from worker.supervisor import Child
 
-URGENT_QUEUES = "urgent,tick"
+URGENT_QUEUES = (Queue.URGENT, Queue.TICK)
 """Of the first worker. Celery serves the queues of a worker in turn, so in a worker with all of them an emergency would wait behind a
 backlog of schedules; and the tick, which finds what is due, must never wait behind what it has found. The second worker serves all:
 both are of use when the other one has just died."""
+
+PROGRAMS = ("worker.tasks", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.thread", "celery.worker.consumer")
+"""All that the children import, the last three because Celery names them by a string."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,17 +45,46 @@ def up(
     It updates the store's tables, starts a broker unless ROLLOVER_BROKER_URL names one, two workers and the clock. What dies is started
     again. Ctrl-C ends it all: steps in hand are ended and recorded first; a second one does not wait.
     """
-    from worker import logs  # noqa: PLC0415 - imported when it runs, as everything that help does not need
+    from worker import lean, logs  # noqa: F401, PLC0415 - imported when it runs, as everything that help does not need
     from worker.supervisor import Supervisor  # noqa: PLC0415
 
     settings = session.settings()
     logs.configure(settings.log_format, settings.log_level)
     with alone(settings.data_dir) as directory:
+        _prepare(settings)
+        Supervisor([_broker(settings, directory), _programs(threads)]).run()
+
+
+def _prepare(settings: "Settings") -> None:
+    """The tables brought up to date by a process of its own, so that none that stays has loaded Alembic; meanwhile, the imports.
+
+    Ends this command, with an exit code, where that process has told what is wrong.
+    """
+    from worker.supervisor import Copy, how_it_ended  # noqa: PLC0415 - as above
+
+    def migrate() -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells how it set itself up
-        store.upgrade(settings)
-        broker, variables = _broker(settings, directory)
-        environment = {**os.environ, **variables, "PYTHONPATH": str(Path(__file__).parents[2])}
-        Supervisor([broker, _programs(environment, threads)]).run()
+        try:
+            store.upgrade(settings)
+        except RolloverError as error:
+            raise SystemExit(output.tell(error)) from None
+
+    migration = Copy("migrate", migrate)
+    migration.start()
+    _import_everything()
+    status = migration.wait()
+    if status < 0:
+        raise Unavailable(f"bringing the store's tables up to date was ended by {how_it_ended(status)}: try again")
+    if status:
+        raise typer.Exit(status)
+
+
+def _import_everything() -> None:
+    """What workers and clock need, for them to be copies of this process. Nothing is connected, and no thread begins."""
+    for module in PROGRAMS:
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # the collector would write to what the copies share, and so make it theirs
 
 
 @contextmanager
@@ -63,7 +97,7 @@ def alone(data_dir: Path) -> Iterator[Path]:
     session.make_private(directory)
     with (directory / "up.lock").open("a+", encoding="ascii") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, of this process alone: the copies do not hold it
         except BlockingIOError:
             file.seek(0)
             raise Conflict(
@@ -76,10 +110,10 @@ def alone(data_dir: Path) -> Iterator[Path]:
         yield directory
 
 
-def _broker(settings: "Settings", directory: Path) -> "tuple[list[Child], dict[str, str]]":
-    """The broker to be started, if there is none, and how the workers reach it: by a file, since others can read an environment."""
+def _broker(settings: "Settings", directory: Path) -> "list[Child]":
+    """The broker to be started, if there is none; the workers learn where it is by a file, since others can read an environment."""
     if settings.broker_url is not None:
-        return [], {}
+        return []
     from worker.sandbox.broker import PrivateBroker  # noqa: PLC0415 - as above
 
     broker = PrivateBroker(directory / "broker")
@@ -88,20 +122,20 @@ def _broker(settings: "Settings", directory: Path) -> "tuple[list[Child], dict[s
     url_file.unlink(missing_ok=True)
     with open(os.open(url_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:  # noqa: PTH123 - the mode from the first byte on
         file.write(broker.url.reveal())
-    return [EmbeddedBroker(broker)], {"ROLLOVER_BROKER_URL_FILE": str(url_file)}
+    os.environ["ROLLOVER_BROKER_URL_FILE"] = str(url_file)  # our copies read their settings from here
+    return [EmbeddedBroker(broker)]
 
 
-def _programs(environment: Mapping[str, str], threads: int | None) -> "list[Child]":
-    from worker.supervisor import Program  # noqa: PLC0415 - as above
+def _programs(threads: int | None) -> "Sequence[Child]":
+    from worker.supervisor import Copy  # noqa: PLC0415 - as above
 
-    # -P keeps what lies in the present directory from being imported in our packages' stead.
-    command = [sys.executable, "-P", "-m", "worker"]
-    dies = ["--dies-with", str(os.getpid())]
-    at_once = [] if threads is None else ["--threads", str(threads)]
+    def worker(name: str, queues: Sequence[Queue]) -> None:
+        raise SystemExit(processes.run_worker(name, queues, threads=threads))
+
     return [
-        Program("urgent-worker", [*command, "worker", "--name", "urgent", "--queues", URGENT_QUEUES, *at_once, *dies], environment),
-        Program("worker", [*command, "worker", "--name", "all", *at_once, *dies], environment),
-        Program("beat", [*command, "beat", *dies], environment),
+        Copy("urgent-worker", lambda: worker("urgent", URGENT_QUEUES)),
+        Copy("worker", lambda: worker("all", tuple(Queue))),
+        Copy("beat", processes.run_beat),
     ]
 
 

@@ -172,6 +172,6 @@ def _worker_of(up: int) -> int | None:
     """One worker among the children of `rollover up`, for who wants to try what happens when it dies."""
     try:
         children = Path(f"/proc/{up}/task/{up}/children").read_text().split()
-        return next((int(pid) for pid in children if b"--name\0all" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+        return next((int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "worker\n"), None)
     except (FileNotFoundError, ProcessLookupError):
         return None
