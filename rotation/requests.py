@@ -224,7 +224,8 @@ def _join(case: ResourceCase, joined: Rotation, request: Request, asked: Asked) 
     forward = None
     if only_pushed or (urgent and (waits or not joined.urgent)):
         credential_id = None if only_pushed else joined.credential_id
-        forward = replace(joined, urgent=urgent, credential_id=credential_id, due_at=case.now, reserved_at=None)
+        reserved_at = joined.reserved_at if joined.urgent else None  # another place among the urgent would be a later one
+        forward = replace(joined, urgent=urgent, credential_id=credential_id, due_at=case.now, reserved_at=reserved_at)
     move = Move(
         event=_event("request_joined", asked, joined.id),
         rotation=forward,

@@ -126,6 +126,16 @@ def test_a_404_long_after_another_is_looked_at_twice_again_when_something_else_w
     assert world.states() == [RotationState.COMPLETED]
 
 
+def test_requests_that_join_do_not_cost_a_rotation_its_place_in_the_rate_limit() -> None:
+    world = World()
+    world.limiter.answers.extend([world.clock.now() + 5 * MINUTE, world.clock.now() + DAY])
+    world.rotate()
+    world.run(for_=4 * MINUTE)
+    world.rotate()
+    world.run(for_=2 * MINUTE)
+    assert world.states() == [RotationState.COMPLETED]
+
+
 # -- parked installations
 
 
