@@ -116,7 +116,7 @@ class Copy:
             self._run()
             status = 0
         except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            status = _exit_code(end)
         except BaseException:  # noqa: BLE001 - a process ends here, whatever was raised
             sys.excepthook(*sys.exc_info())
         finally:
@@ -153,6 +153,14 @@ class Copy:
                 os.killpg(self._pid, number)
             else:
                 os.kill(self._pid, number)
+
+
+def _exit_code(end: SystemExit) -> int:
+    """As the interpreter has it: a text is an error, and is printed."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    sys.stderr.write(f"{end.code}\n")
+    return 1
 
 
 def _name_process(name: str) -> None:

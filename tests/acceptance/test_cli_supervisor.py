@@ -157,6 +157,40 @@ def test_nobody_outlives_a_parent_that_is_killed(start: Callable[..., Family], k
     assert eventually(lambda: not runs(child))
 
 
+ENDINGS = """
+    import atexit, os, signal, sys
+    from worker.supervisor import Copy
+    atexit.register(print, "the end of the parent")
+    def refuse(): sys.exit("said why")
+    def leave(): sys.exit(3)
+    def crash(): raise ValueError("unexpected")
+    def die(): signal.raise_signal(signal.SIGKILL)
+    def work(): print("worked")
+    print("begun", end=" ")
+    for run in (work, leave, refuse, crash, die):
+        copy = Copy(run.__name__, run)
+        copy.start()
+        assert copy.pid is not None
+        print(run.__name__, copy.wait(), copy.ended(), copy.pid)
+"""
+
+
+def test_a_copy_ends_as_a_process_of_its_own_would() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(ENDINGS)]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)  # noqa: S603 - this interpreter
+    assert ended.stdout.split("\n")[:-1] == [
+        "begun worked",
+        "work 0 0 None",
+        "leave 3 3 None",
+        "refuse 1 1 None",
+        "crash 1 1 None",
+        "die -9 -9 None",
+        "the end of the parent",
+    ]
+    assert "said why" in ended.stderr
+    assert "ValueError: unexpected" in ended.stderr
+
+
 def test_how_a_process_ended_is_said_in_words() -> None:
     assert how_it_ended(3) == "exit code 3"
     assert how_it_ended(-9) == "SIGKILL"

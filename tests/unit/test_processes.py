@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
+from rotation.model import Event, Installation
 from rotation.store.migration import migrate
-from worker import process
+from worker import process, tasks
 from worker.app import NEVER, celery_settings
+from worker.redaction import is_telling
 from worker.settings import load
 
 if TYPE_CHECKING:
@@ -78,6 +81,28 @@ def test_a_process_has_one_set_of_ports_and_leaves_no_connection_behind(tmp_path
     process.close()
     assert not opened(tmp_path)
     assert process.store() is not store
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_audit_trail_is_signed_once_for_what_has_grown() -> None:
+    migrate(load(os.environ).store)
+    store = process.store()
+    store.add_installation(Installation("icfg_1"), Event("installation_added", "test"))
+    with structlog.testing.capture_logs() as told:
+        tasks.seal_audit()
+        tasks.seal_audit()
+    (sealed,) = told
+    assert (sealed["event"], sealed["number"], sealed["chains"], sealed["events"]) == ("audit_sealed", 1, 1, 1)
+    assert not is_telling("seal")
+    assert list(store.verify_audit()) == []
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_store_that_is_away_is_told_and_left_to_the_next_minute() -> None:
+    with structlog.testing.capture_logs() as told:
+        tasks.seal_audit()
+        tasks.tick()
+    assert [one["event"] for one in told] == ["store_unavailable"] * 2
 
 
 def test_closing_what_was_never_opened_does_nothing() -> None:

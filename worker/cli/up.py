@@ -27,8 +27,19 @@ URGENT_QUEUES = (Queue.URGENT, Queue.TICK)
 backlog of schedules; and the tick, which finds what is due, must never wait behind what it has found. The second worker serves all:
 both are of use when the other one has just died."""
 
-PROGRAMS = ("worker.tasks", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.thread", "celery.worker.consumer")
-"""All that the children import, the last three because Celery names them by a string."""
+PROGRAMS = (
+    "worker.tasks",
+    "celery.apps.worker",
+    "celery.apps.beat",
+    "celery.worker.consumer",
+    "celery.concurrency.thread",
+    "celery.app.routes",
+    "celery.backends.base",
+    "celery.events.dispatcher",
+    "celery.events.receiver",
+    "billiard.pool",
+)
+"""All that the children import; most of it Celery would import in each of them, when it first needs it."""
 
 
 def register(app: typer.Typer) -> None:
