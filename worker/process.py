@@ -6,24 +6,37 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import structlog
+
 from rotation.engines.postgresql import PostgresqlEngine
 from rotation.store.sql import SqlStore
 from worker.settings import load
-from worker.wiring import wire
+from worker.wiring import expect_keys, wire
 
 if TYPE_CHECKING:
     from rotation.ports import Ports
 
 _made: dict[int, Ports] = {}
+_keys_seen: set[int] = set()
 _making = threading.Lock()
+
+log = structlog.get_logger()
 
 
 def ports() -> Ports:
-    """The ports of this process. A forked child makes its own: connections do not survive a fork. Raises `Invalid` for wrong settings."""
+    """The ports of this process, with the keys of its store. A forked child makes its own: connections do not survive a fork.
+
+    Raises `Invalid` for wrong settings, `Refused` for keys that are not those of the store, `Unavailable` when that does not answer.
+    """
+    here = os.getpid()
     with _making:
-        if os.getpid() not in _made:
-            _made[os.getpid()] = wire(load(os.environ))
-        return _made[os.getpid()]
+        if here not in _made:
+            _made[here] = wire(load(os.environ))
+        if here not in _keys_seen:
+            for key_id in expect_keys(_made[here]):
+                log.warning("key_missing", alarm=True, key=key_id, advice=f"add it again, or `rollover keys abandon {key_id}`")
+            _keys_seen.add(here)
+        return _made[here]
 
 
 def store() -> SqlStore:

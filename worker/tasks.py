@@ -10,7 +10,7 @@ import structlog
 from celery import signals
 
 from rotation import driver, health, lifecycle, requests, retirement
-from rotation.errors import OutcomeUnknown, Unavailable
+from rotation.errors import OutcomeUnknown, Refused, Unavailable
 from worker import process
 from worker.app import SEAL_AUDIT, TICK, app
 from worker.hints import depth, send
@@ -36,6 +36,9 @@ BATCH_SECONDS = 60
 """After this a batch leaves the rest to the sweep, so that its message is not delivered again meanwhile."""
 
 SIDE_BY_SIDE = 4
+
+FAILED = 1
+"""The exit code of a worker that could not begin."""
 
 CHECKPOINTS = 20
 """How often one task signs, each time a thousand chains at most: a large fleet's minute, well within the task's own."""
@@ -89,6 +92,20 @@ def seal_audit() -> None:
             log.info("audit_sealed", number=signed.number, chains=signed.chains, events=signed.events, seal=signed.signature.hex())
     except (Unavailable, OutcomeUnknown) as error:
         log.warning("store_unavailable", problem=str(error))
+
+
+@signals.celeryd_after_setup.connect
+def _expect_keys(**_: object) -> None:
+    """A worker whose keys are not those of its store ends before it takes a message. One whose store is away waits for it."""
+    try:
+        process.ports()
+    except (Unavailable, OutcomeUnknown) as error:
+        log.warning("store_unavailable", problem=str(error))
+    except Refused as error:
+        log.error("keys_refused", alarm=True, problem=str(error), advice=error.advice)  # noqa: TRY400  # what is wrong, not where
+        raise SystemExit(FAILED) from None
+    finally:
+        process.close()  # a pool of processes is forked from here
 
 
 @signals.worker_process_shutdown.connect  # of a child of the prefork pool

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
-from rotation.errors import Conflict, Fault, Invalid, Unavailable
+from rotation.errors import Conflict, Fault, Invalid, Refused, Unavailable
 from rotation.model import Sensitive
 from rotation.ports import Ports
+from rotation.store.canaries import Canaries
+from rotation.store.database import Database, make_engine
 from rotation.store.keyring import Keyring, KeyUse, create_key_file, load_key_file, read_keys
 from rotation.store.sealing import KeyringSealer
 from rotation.store.sql import SqlStore
@@ -53,7 +55,10 @@ def wire(settings: Settings) -> Ports:
 
 
 def open_keyring(settings: Settings) -> Keyring:
-    """The configured keys; for a store on this machine alone, a key file of its own, made on first use."""
+    """The configured keys; for a store on this machine alone, a key file of its own, made on first use.
+
+    Raises `Refused` when the store holds what other keys sealed: then the file was lost, and new keys would hide that.
+    """
     if settings.keys is not None:
         return read_keys(settings.keys)
     path = settings.keys_path
@@ -61,9 +66,29 @@ def open_keyring(settings: Settings) -> Keyring:
         raise Invalid([Fault("ROLLOVER_KEYS", "is not set", "`rollover keys create` makes a key file; name it in ROLLOVER_KEYS_FILE")])
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
+        _expect_no_other_keys(settings, path)
         with contextlib.suppress(Conflict):  # another process was faster: its file is as good
             create_key_file(path)
     return load_key_file(path)
+
+
+def _expect_no_other_keys(settings: Settings, path: Path) -> None:
+    database = settings.store.database
+    if database is None or not Path(database).exists():
+        return
+    engine = make_engine(settings.store)
+    try:
+        known = Canaries(Database(engine, MachineClock())).known()
+    except Unavailable:  # without tables nothing is sealed in it yet; what else is wrong with it, its first use tells
+        return
+    finally:
+        engine.dispose()
+    if known and not path.exists():  # another process may have made it meanwhile, and its canaries after it
+        raise Refused(
+            f"the key file {path} is gone, and the store holds what its keys sealed ({', '.join(known)})",
+            advice="put it back from its copy. If there is none: `rollover keys create` makes new keys, and `rollover keys abandon ID` "
+            "gives up, for each of these ids, what nobody can open any more",
+        )
 
 
 def _audit_key(settings: Settings, keyring: Keyring) -> bytes:
@@ -95,6 +120,23 @@ def _buckets(settings: Settings, clock: Clock) -> Limiter:
     if broker is None or not broker.reveal().startswith("redis"):
         return LocalLimiter(clock, limit.shared_by(WORKERS))
     return RedisLimiter(connect(broker), clock, limit, workers=WORKERS)
+
+
+def expect_keys(ports: Ports) -> tuple[str, ...]:
+    """Look whether this process has the keys of its store, before it uses them. Gives the ids of those that it has not.
+
+    What a missing key sealed is held and everything else goes on, so the caller tells of it and goes on as well. Raises `Refused` when
+    a canary does not open though its key is here, and `Unavailable` when the store does not answer.
+    """
+    if not isinstance(ports.store, SqlStore) or not isinstance(ports.sealer, KeyringSealer):
+        raise TypeError("only the wired ports have keys")
+    report = Canaries(ports.store.database).keep(ports.sealer)
+    if report.damaged:
+        raise Refused(
+            f"the canary of {', '.join(report.damaged)} does not open with the key of that id",
+            advice="the store or the key was altered: compare both with their backups; nothing starts before that",
+        )
+    return report.missing
 
 
 def admin_login(server: Server) -> AdminLogin:

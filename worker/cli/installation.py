@@ -37,7 +37,7 @@ def add(
     if no_token and token_file is not None:
         raise typer.BadParameter("--no-token and --token-file contradict each other")
     token = None if no_token else arguments.token(token_file)
-    with session.opened() as here:
+    with session.opened(seals=token is not None) as here:
         sealed = None if token is None else here.ports.sealer.seal(token, SealContext(installation, "", "", "token"))
         event = Event("installation_added", session.actor(), detail=(("installation", installation),))
         here.store.add_installation(Installation(installation, sealed), event)
@@ -83,7 +83,7 @@ def token(installation: arguments.InstallationId, *, token_file: TokenFile = Non
     """Give an installation a new token. A parked one goes on at once."""
     from rotation.model import Event, SealContext  # noqa: PLC0415 - imported when it runs
 
-    with session.opened() as here:
+    with session.opened(seals=True) as here:
         here.store.installation(installation)
         sealed = here.ports.sealer.seal(arguments.token(token_file), SealContext(installation, "", "", "token"))
         event = Event("installation_token_set", session.actor(), detail=(("installation", installation),))

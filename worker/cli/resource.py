@@ -34,7 +34,7 @@ def add(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="TOM
     """Add resources as their files describe them. With a fault in any file nothing is added."""
     from rotation import requests  # noqa: PLC0415 - imported when it runs
 
-    with session.opened() as here:
+    with session.opened(seals=True) as here:
         read = _read_all(files, here)
         _stop_at_obstacles(read, here)
         for file, one in read:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from rotation.model import Deadline
+from worker.cli import output
 
 if TYPE_CHECKING:
     from rotation.model import Resource
@@ -74,8 +75,12 @@ class Session:
 
 
 @contextmanager
-def opened() -> Iterator[Session]:
-    """The world for one command. Raises `Invalid` when a setting is wrong; nothing is connected before it is used."""
+def opened(*, seals: bool = False) -> Iterator[Session]:
+    """The world for one command; `seals` for one that puts secrets into the store.
+
+    Raises `Invalid` when a setting is wrong, and `Refused` when the keys are not those of the store. Nothing else is connected before
+    it is used.
+    """
     from worker import wiring  # noqa: PLC0415 - as above
 
     configured = settings()
@@ -83,6 +88,8 @@ def opened() -> Iterator[Session]:
     ports = wiring.wire(configured)
     store = cast("SqlStore", ports.store)  # what is wired is always this one; the port tells only what a rotation needs of it
     try:
+        for key_id in wiring.expect_keys(ports) if seals else ():
+            output.warn(f"the key {key_id} is not in the keyring: what it sealed is held until it is added again, or abandoned")
         yield Session(configured, ports, store)
     finally:
         store.dispose()
