@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import LargeBinary, bindparam, func, or_, select, text, update
 
-from rotation.errors import KeyMissing, Refused
+from rotation.errors import KeyMissing, NotFound, Refused
 from rotation.store.sealing import KEY_PLACE, key_name, named_key
 from rotation.store.tables import ALIVE, credentials, installations
 
@@ -117,7 +117,7 @@ class SealedRows:
         return (rows[-1][0] if rows else None), Batch(one.what, rewrapped, held, tuple(damaged))
 
     def resources_of(self, key_id: str) -> Iterator[str]:
-        """The resources of which the key seals the password or the verifier of a login, page by page."""
+        """The resources of which the key seals the password or the verifier of a login, page by page. Raises `NotFound`."""
         place = or_(*(self._by(one, key_id) for one in COLUMNS if one.table is credentials))
         yield from self._pages(select(credentials.c.resource_id).distinct().where(text(ALIVE), place), credentials.c.resource_id)
 
@@ -128,7 +128,10 @@ class SealedRows:
 
     @staticmethod
     def _by(one: Sealed, key_id: str) -> ColumnElement[bool]:
-        return _name(one.column) == key_name(key_id)
+        name = key_name(key_id)
+        if name is None:
+            raise NotFound("sealing key", key_id)
+        return _name(one.column) == name
 
     def _pages(self, found: Select[Any], key: Column[str]) -> Iterator[str]:
         after = ""

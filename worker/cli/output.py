@@ -6,7 +6,8 @@ What is shown may come from a server or a file: control characters are replaced,
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, NoReturn
@@ -154,6 +155,17 @@ def heading(words: str) -> None:
 def line(words: str) -> None:
     """Print a line of data."""
     typer.echo(text(words))
+
+
+@contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the error stream while something goes on, where that is a terminal; gives what to call with each part that is done."""
+    from rich.console import Console  # noqa: PLC0415 - rich is not for workers and help
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 # -- what happened
