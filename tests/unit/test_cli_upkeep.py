@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,7 @@ def test_the_doctor_finds_nothing_wrong(
     monkeypatch.setenv("ROLLOVER_BROKER_URL", valkey_server.url.reveal())
     monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
     rollover.with_resource()
-    assert rollover.done("doctor").out.count(" ok ") == 7
+    assert rollover.done("doctor").out.count(" ok ") == 9
     assert all(ok for ok, _ in found(rollover).values())
 
 
@@ -152,10 +153,38 @@ def test_the_doctor_says_that_the_store_has_no_tables(
     assert "rollover migrate" in told
 
 
-def test_the_doctor_finds_a_token_whose_key_is_gone(rollover: CommandLine, local_vercel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_finds_a_key_that_is_gone(rollover: CommandLine, local_vercel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
     rollover.with_installation()
     rollover.key_file.unlink()
-    ok, told = found(rollover)["installation icfg_1"]
+    ok, told = found(rollover)["keys"]
     assert not ok
-    assert "is not in the keyring" in told
+    assert "put it back" in told
+    rollover.done("keys", "create")
+    wrong = {what: told for what, (ok, told) in found(rollover).items() if not ok}
+    (lost,) = [what for what in wrong if what.startswith("key secrets-")]
+    assert "1 values are held" in wrong[lost]
+    assert "rollover keys abandon" in wrong[lost]
+    assert "is not in the keyring" in wrong["installation icfg_1"]
+
+
+def test_the_doctor_finds_a_canary_that_was_altered(rollover: CommandLine, local_vercel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
+    rollover.with_installation()
+    with sqlite3.connect(rollover.directory / "state" / "rollover.db") as connection:
+        connection.execute("UPDATE key_canaries SET sealed = x'00' WHERE key_id LIKE 'secrets-%'")
+    connection.close()
+    wrong = {what: told for what, (ok, told) in found(rollover).items() if not ok}
+    assert [told for what, told in wrong.items() if what.startswith("key secrets-") and "altered" in told]
+
+
+def test_the_doctor_finds_a_server_whose_clock_is_wrong(rollover: CommandLine, local_vercel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_VERCEL_API_URL", local_vercel)
+    rollover.with_server()
+    for apart in (timedelta(minutes=5), timedelta(minutes=-5)):
+        rollover.engine.server("pg-eu-1").clock_ahead = apart
+        ok, told = found(rollover)["server pg-eu-1"]
+        assert not ok
+        assert "NTP" in told
+    rollover.engine.server("pg-eu-1").clock_ahead = timedelta(seconds=5)
+    assert found(rollover)["server pg-eu-1"][0]

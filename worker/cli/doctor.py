@@ -42,10 +42,13 @@ def doctor(
 ) -> None:
     """Look at all that rotations need. Exits with 1 when something is wrong.
 
-    The store, keys, broker and Vercel; every installation and server; what each resource's database would refuse.
+    The store, keys, broker, Vercel and clocks; every installation and server; what each resource's database would refuse.
     """
-    with session.opened() as here:
-        findings = list(_findings(here, resources))
+    try:
+        with session.opened() as here:
+            findings = list(_findings(here, resources))
+    except Refused as error:  # without keys there is nothing to look with
+        findings = [Finding("keys", ok=False, found=str(error), advice=error.advice)]
     well = all(one.ok for one in findings)
     if as_json:
         output.show({"ok": well, "findings": findings})
@@ -67,6 +70,7 @@ def _findings(here: session.Session, limit: int) -> Iterator[Finding]:
     yield _tried("Vercel", lambda: _vercel(here))
     if not store.ok:
         return
+    yield from _keys(here)
     yield _tried("clocks", lambda: _clocks(here))
     yield from _side_by_side(here.store.installations(), lambda one: _installation(here, one))
     yield from _side_by_side(here.store.servers(), lambda one: _server(here, one))
@@ -95,6 +99,29 @@ def _store(here: session.Session) -> Finding:
     if not is_current(here.settings.store):
         return Finding("store", ok=False, found=f"{where} has no tables, or older ones", advice="`rollover migrate`")
     return Finding("store", ok=True, found=where)
+
+
+def _keys(here: session.Session) -> Iterator[Finding]:
+    """Each key that ever sealed here, by its canary; the store itself was looked at before."""
+    from rotation.store.canaries import Canaries  # noqa: PLC0415 - imported when it runs
+    from rotation.store.sealed import SealedRows  # noqa: PLC0415
+    from rotation.store.sealing import KeyringSealer  # noqa: PLC0415
+    from worker.wiring import open_keyring  # noqa: PLC0415
+
+    canaries = Canaries(here.store.database)
+    report = canaries.check(KeyringSealer(open_keyring(here.settings)))
+    counts = SealedRows(here.store.database).counts() if report.missing else {}
+    for key_id in canaries.known():
+        what = f"key {key_id}"
+        if key_id in report.missing:
+            held = sum(counts.get(key_id, {}).values())
+            found = f"is not in the keyring; {held} values are held"
+            yield Finding(what, ok=False, found=found, advice=f"add it again, or `rollover keys abandon {key_id}`")
+        elif key_id in report.damaged:
+            advice = "the store or the key was altered: compare both with their backups"
+            yield Finding(what, ok=False, found="its canary does not open", advice=advice)
+        else:
+            yield Finding(what, ok=True, found="its canary opens")
 
 
 def _clocks(here: session.Session) -> Finding:
@@ -168,6 +195,12 @@ def _server(here: session.Session, server: "Server") -> Finding:
         engine = here.engine(server.engine)
         engine.usage(server, here.deadline())
         count = len(engine.list_logins(server, here.deadline()))
+        before = here.store.now()
+        shown = engine.clock(server, here.deadline())
+        apart = max(before - shown, shown - here.store.now())
+        if apart > here.ports.terms.clock_tolerance:
+            found = f"its clock and the store's are {output.largest_unit(apart)} apart"
+            return Finding(what, ok=False, found=found, advice="set it by NTP: what its log and our events say of one moment differs")
         return Finding(what, ok=True, found=f"the admin logs in; {count} logins of ours")
 
     what = f"server {server.name}"
