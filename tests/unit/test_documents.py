@@ -45,9 +45,10 @@ def unknown(text: str) -> list[str]:
     missing = []
     for words, rest in COMMAND.findall(text):
         parts = words.split()
-        name = next((" ".join(parts[:count]) for count in (2, 1) if " ".join(parts[:count]) in COMMANDS), None)
-        if name is None:
-            missing.append(f"rollover{words}")
+        grouped = any(name.startswith(f"{parts[0]} ") for name in COMMANDS)
+        name = " ".join(parts[: 2 if grouped else 1])
+        if name not in COMMANDS:
+            missing.append(f"rollover {name}")
         else:
             missing += [f"rollover {name} {option}" for option in OPTION.findall(rest) if option not in COMMANDS[name]]
     return missing
@@ -76,4 +77,5 @@ def test_the_files_of_a_page_exist(page: Path) -> None:
 
 
 def test_what_is_not_there_is_found() -> None:
-    assert unknown("say `rollover rotate X --soon` or `rollover fly`") == ["rollover rotate --soon", "rollover fly"]
+    text = "say `rollover rotate X --soon`, `rollover fly` or `rollover keys melt`"
+    assert unknown(text) == ["rollover rotate --soon", "rollover fly", "rollover keys melt"]
