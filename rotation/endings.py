@@ -63,7 +63,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
             return _missing(case, attempt, now, ports)
         case PushVerdict.UNAUTHORIZED:
             return Wait(
-                until=now + PARKED_PROBE * 2 ** min(case.rotation.tries, 4),
+                until=now + PARKED_PROBE * 2 ** min(_refusals_of_the_token(case), 4),
                 setback=True,
                 problem=f"Vercel refused the installation's token ({attempt.status})",
                 advice=unpark(case),
@@ -259,6 +259,11 @@ def superseding(case: RotationCase) -> bool:
 def _last_status(case: RotationCase) -> int | None:
     answered = [one for one in case.attempts if one.rotation_id == case.rotation.id and one.state is not AttemptState.OPEN]
     return max(answered, key=lambda one: one.number).status if answered else None
+
+
+def _refusals_of_the_token(case: RotationCase) -> int:
+    """How often this rotation has met a refused token before."""
+    return sum(one.rotation_id == case.rotation.id and one.status in (401, 403) for one in case.attempts)
 
 
 def parked_by_us(case: RotationCase) -> bool:

@@ -217,10 +217,14 @@ STORY: driver.Story[RotationCase] = driver.Story(
 
 
 def _behind(case: RotationCase, ahead: Rotation) -> Move | Wait:
-    """A follow-up waits for the rotation ahead of it, unless it is an emergency: that goes past an offer that does not end."""
+    """A follow-up waits for the rotation ahead of it, unless it is an emergency: that goes past an offer that does not end.
+
+    But only past the first one: going past that again would leave one more login alive, and one more push to wait for, each time
+    that somebody asks.
+    """
     emergency = any(request.trigger is Trigger.EMERGENCY for request in case.requests)
     stuck = ahead.tries > 0 or ahead.offered_at is None or case.now - ahead.offered_at > BEHIND_ANOTHER
-    if ahead.state is not RotationState.OFFERED or not emergency:
+    if ahead.state is not RotationState.OFFERED or not emergency or endings.superseding(case):
         return Wait(until=case.now + BEHIND_ANOTHER)
     if not stuck:
         return Wait(until=case.now + timedelta(seconds=1))

@@ -136,6 +136,24 @@ def test_requests_that_join_do_not_cost_a_rotation_its_place_in_the_rate_limit()
     assert world.states() == [RotationState.COMPLETED]
 
 
+# -- emergencies
+
+
+def test_emergencies_that_are_repeated_while_nothing_gets_through_pile_up_no_logins() -> None:
+    world = World()
+    world.sink.otherwise = answers.LOST_AND_UNKNOWN
+    world.rotate()
+    for _ in range(20):
+        world.rotate(Trigger.EMERGENCY)
+        world.run(for_=15 * SECOND)
+    assert world.stages() == [Stage.CURRENT, Stage.PREVIOUS, Stage.PENDING]
+    assert world.states() == [RotationState.SUPERSEDED, RotationState.OFFERED, RotationState.REQUESTED]
+    world.sink.otherwise = answers.APPLIED
+    world.run(for_=15 * MINUTE)
+    assert world.stages() == [*[Stage.RETIRED] * 3, Stage.CURRENT]
+    world.check_at_rest()
+
+
 # -- parked installations
 
 
@@ -146,6 +164,14 @@ def test_a_time_out_of_the_push_that_looks_whether_the_token_is_taken_again_is_n
     world.run(for_=HOUR)
     assert world.states() == [RotationState.COMPLETED]
     assert not world.store.installations["icfg_1"].parked
+
+
+def test_the_first_look_after_a_refused_token_comes_soon_however_many_pushes_were_unanswered_before() -> None:
+    world = World()
+    world.sink.answers(*[answers.LOST_AND_UNKNOWN] * 6, answers.UNAUTHORIZED)
+    world.rotate()
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.COMPLETED]
 
 
 def test_an_emergency_that_goes_past_a_refused_token_looks_whether_it_is_taken_again() -> None:
