@@ -200,25 +200,29 @@ def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt
 
 
 def supersede(case: RotationCase, ports: Ports, why: str) -> Move:
-    """Go past this rotation: its credential keeps working, as Vercel may hold it, and a follow-up begins."""
+    """Go past this rotation: its credential keeps working, as Vercel may hold it, and a follow-up begins, or one that waits goes on.
+
+    What was asked of this one is asked of that one: how long the old credential works was promised when it was asked for.
+    """
     now = case.now
     superseded = replace(onward(case, RotationState.SUPERSEDED), ended_at=now, due_at=None, problem=why)
-    follow_up_id = new_id("rot", now, ports.entropy.bytes(8))
+    waiting = case.follow_up[0].rotation_id if case.follow_up else None
+    follow_up_id = waiting or new_id("rot", now, ports.entropy.bytes(8))
     request = Request(
         id=new_id("req", now, ports.entropy.bytes(8)),
         resource_id=case.resource.id,
-        trigger=Trigger.MANUAL,
+        trigger=_heaviest(case.requests),
         actor=ACTOR,
         received_at=now,
         reason=f"goes past {case.rotation.id}: {why}",
+        grace=max((one.grace for one in case.requests if one.grace is not None), default=None),
         rotation_id=follow_up_id,
     )
-    already = bool(case.follow_up)
     return Move(
         rotation=superseded,
         credentials=(generations.passed_over(case.credential, now),),
         new_rotation=None
-        if already
+        if waiting
         else Rotation(
             id=follow_up_id,
             resource_id=case.resource.id,
@@ -228,9 +232,15 @@ def supersede(case: RotationCase, ports: Ports, why: str) -> Move:
             requested_at=now,
             due_at=now,
         ),
-        new_requests=() if already else (request,),
+        new_requests=(request,),
         event=event(superseded, why=why),
     )
+
+
+def _heaviest(requests: tuple[Request, ...]) -> Trigger:
+    """The trigger that decides most about the old credential; a date alone is as good as a person's wish by now."""
+    triggers = {one.trigger for one in requests}
+    return next((one for one in (Trigger.EMERGENCY, Trigger.VERCEL) if one in triggers), Trigger.MANUAL)
 
 
 def abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:

@@ -136,6 +136,22 @@ def test_requests_that_join_do_not_cost_a_rotation_its_place_in_the_rate_limit()
     assert world.states() == [RotationState.COMPLETED]
 
 
+@pytest.mark.parametrize("another_waits", [False, True])
+def test_the_grace_that_was_asked_of_a_superseded_rotation_is_given_by_the_one_that_follows(another_waits: bool) -> None:  # noqa: FBT001  # a case
+    world = World()
+    world.sink.answers(answers.APPLIED_BUT_UNKNOWN, answers.REFUSED)
+    world.rotate(Trigger.VERCEL, grace=48 * HOUR)
+    world.run(for_=5 * MINUTE)
+    if another_waits:
+        push_again(world)
+    requests.revise(world.store.resources[world.resource_id], replace(world.spec, notify=False), "test", world.ports)
+    world.run(for_=HOUR)
+    assert world.states() == [RotationState.SUPERSEDED, RotationState.COMPLETED]
+    completed_at = world.credential(3).current_at
+    assert completed_at is not None
+    assert world.credential(1).grace_ends_at == completed_at + 48 * HOUR
+
+
 # -- emergencies
 
 
