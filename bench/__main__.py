@@ -28,9 +28,12 @@ def main() -> None:
     sizes = QUICK if options.quick else FULL
     changes = {name: value for name in ("rounds", "each", "at_once", "fleets") if (value := getattr(options, name)) is not None}
     sizes = replace(sizes, **changes)
-    with tempfile.TemporaryDirectory(prefix="rollover-bench-") as directory, Parts(Path(directory)) as parts:
-        with closing(Bench(parts, settle(parts, sizes.each), sizes)) as bench:
-            lines = [line for section in options.sections for line in getattr(bench, section)()]
+    with (
+        tempfile.TemporaryDirectory(prefix="rollover-bench-") as directory,
+        Parts(Path(directory)) as parts,
+        closing(Bench(parts, settle(parts, sizes.each), sizes)) as bench,
+    ):
+        lines = [line for section in options.sections for line in getattr(bench, section)()]
     sys.stdout.write((as_json(lines) if options.json else as_table(lines)) + "\n")
 
 

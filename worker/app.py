@@ -19,6 +19,7 @@ from kombu import Queue as BrokerQueue
 
 from rotation.errors import Fault, Invalid
 from worker import lean, logs, transport  # noqa: F401 - lean before what uses structlog and httpx
+from worker.monitoring import EventsTogether
 from worker.queues import Queue
 from worker.settings import load
 
@@ -34,6 +35,7 @@ NEVER = datetime.fromtimestamp(0, UTC)
 WRONG_USE = 2
 
 app = Celery("rollover", include=["worker.tasks"], set_as_current=False)
+app.steps["consumer"].add(EventsTogether)
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:

@@ -23,11 +23,21 @@ class MendedChannel(redis.Channel):
     connection is told in the log. Nothing is lost with either: the row is on record, and the sweep finds what is due.
     """
 
+    _kept_client: Any = None
+
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the library's signature
         if getattr(self.connection, "client", None) is None:
             raise RedisConnectionError("the connection to the broker was closed")
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]  # the stubs leave it out
         return parameters
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - the library's signature
+        """One client for all commands of a channel: kombu makes one for each, several a task, which takes longer than most commands."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)  # type: ignore[misc]  # the stubs leave it out
+        if self._kept_client is None or self._kept_client.connection_pool is not self.pool:  # a lost connection takes its pool along
+            self._kept_client = super()._create_client()  # type: ignore[misc]  # as above
+        return self._kept_client
 
 
 class MendedTransport(redis.Transport):

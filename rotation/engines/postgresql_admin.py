@@ -11,7 +11,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -38,6 +38,14 @@ SERVER_IDLE = "300s"
 
 LIMITED_SINCE = 170000
 """`transaction_timeout` came with PostgreSQL 17."""
+
+_LIMITS: LiteralString = (
+    "set_config('search_path', '', true), set_config('statement_timeout', '{left}', true), set_config('lock_timeout', '{lock}', true),"
+    " set_config('idle_in_transaction_session_timeout', '{left}', true)"
+)
+EARLIER_LIMITS = sql.SQL(_LIMITS)
+LIMITS = sql.SQL(_LIMITS + ", set_config('transaction_timeout', '{left}', true)")
+"""In every message, so composed of few parts: numbers, between the quotes that set_config wants."""
 
 Row = tuple[Any, ...]
 
@@ -214,19 +222,10 @@ class AdminSession:
     def _limits(self, lock_seconds: float | None) -> sql.Composed:
         """What bounds the rest of the transaction on the server's side; what is left of the deadline bounds it all."""
         left = max(self.left(), 0.001)
-        limits = {
-            "search_path": "",
-            "statement_timeout": _milliseconds(left),
-            "lock_timeout": _milliseconds(left if lock_seconds is None else min(left, lock_seconds)),
-            "idle_in_transaction_session_timeout": _milliseconds(left),
-        }
-        if self.version >= LIMITED_SINCE:
-            limits["transaction_timeout"] = _milliseconds(left)
-        return sql.SQL(", ").join(
-            sql.SQL("set_config({name}, {value}, true)").format(name=sql.Literal(name), value=sql.Literal(value))
-            for name, value in limits.items()
-        )
+        all_of_it = _milliseconds(left)
+        lock = all_of_it if lock_seconds is None else _milliseconds(min(left, lock_seconds))
+        return (LIMITS if self.version >= LIMITED_SINCE else EARLIER_LIMITS).format(left=all_of_it, lock=lock)
 
 
-def _milliseconds(seconds: float) -> str:
-    return str(max(int(seconds * 1000), 1))
+def _milliseconds(seconds: float) -> sql.Literal:
+    return sql.Literal(max(int(seconds * 1000), 1))

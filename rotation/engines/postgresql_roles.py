@@ -31,19 +31,21 @@ LISTS = frozenset(
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
 ROLES = sql.SQL("""
-SELECT r.oid::bigint, r.rolname::text, r.rolcanlogin, r.rolinherit, r.rolconnlimit, shobj_description(r.oid, 'pg_authid'),
-       ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
-             AND g.oid <> r.oid GROUP BY 1 ORDER BY 1),
-       ARRAY(SELECT ARRAY[coalesce(d.datname::text, ''), split_part(one, '=', 1), substr(one, strpos(one, '=') + 1)]
-             FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS one
-             WHERE s.setrole = r.oid ORDER BY 1)
+SELECT r.oid::bigint, r.rolname::text, r.rolcanlogin, r.rolinherit, r.rolconnlimit,
+       (SELECT c.description FROM pg_shdescription c WHERE c.objoid = r.oid AND c.classoid = 'pg_authid'::regclass),
+       ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid AND m.roleid <> r.oid
+             GROUP BY 1 ORDER BY 1),
+       ARRAY(SELECT ARRAY[coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.setdatabase), ''), split_part(one, '=', 1),
+                          substr(one, strpos(one, '=') + 1)]
+             FROM pg_db_role_setting s, unnest(s.setconfig) AS one WHERE s.setrole = r.oid ORDER BY 1)
   FROM pg_roles r WHERE r.rolname IN ({names})""")
+"""Half the work of the same with shobj_description and joins, most of which was planning."""
 
 HELD = sql.SQL("""
-SELECT r.rolname::text, coalesce(d.datname::text, ''), s.deptype::text, count(*)
-  FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid LEFT JOIN pg_database d ON d.oid = s.dbid
- WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname IN ({names})
- GROUP BY 1, 2, 3 ORDER BY 2, 3""")
+SELECT r.rolname::text, coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.dbid), ''), s.deptype::text, s.count
+  FROM pg_roles r, LATERAL (SELECT dbid, deptype, count(*) FROM pg_shdepend
+                             WHERE refclassid = 'pg_authid'::regclass AND refobjid = r.oid GROUP BY 1, 2) s
+ WHERE r.rolname IN ({names}) ORDER BY 2, 3""")
 """What depends on roles, by database ('' for what all share) and kind: `o` owned, `a` a right, `r` a policy."""
 
 
