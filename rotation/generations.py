@@ -113,7 +113,7 @@ def departure(
     A login that was never offered goes either way.
     """
     offered = open_rotation is not None and open_rotation.state is RotationState.OFFERED
-    changed = []
+    changed = list(with_time_to_undo_over(credentials, now))
     for credential in credentials:
         if credential.stage is Stage.PENDING and not offered:
             changed.append(discarded(credential, discard_at))
@@ -139,6 +139,22 @@ def _ending(credential: Credential, now: datetime, ends_at: datetime) -> Credent
 def _due(credential: Credential, ends_at: datetime) -> datetime:
     """When a credential that ends then is looked at: sooner, if it is yet to be let in again."""
     return ends_at if credential.unblock_until is None else min(ends_at, credential.due_at or ends_at)
+
+
+def may_be_removed(blocked: Credential, now: datetime) -> bool:
+    """Whether its login may be gone already, or go at this moment: the time to undo the block is over, or a removal was begun."""
+    return blocked.tries > 0 or (blocked.due_at is not None and blocked.due_at <= now)
+
+
+def with_time_to_undo_stopped(credentials: tuple[Credential, ...], now: datetime) -> tuple[Credential, ...]:
+    """The resource is paused: those that are blocked and certainly still there are looked at no more until it goes on."""
+    blocked = (one for one in credentials if one.stage is Stage.BLOCKED)
+    return tuple(replace(one, due_at=None) for one in blocked if not may_be_removed(one, now))
+
+
+def with_time_to_undo_over(credentials: tuple[Credential, ...], now: datetime) -> tuple[Credential, ...]:
+    """The resource is paused no more: whoever wanted to undo a block has done so."""
+    return tuple(replace(one, due_at=now) for one in credentials if one.stage is Stage.BLOCKED and one.due_at is None)
 
 
 def is_emptied(credentials: tuple[Credential, ...], changed: tuple[Credential, ...]) -> bool:

@@ -274,7 +274,10 @@ def _compromised(case: ResourceCase, asked: Asked) -> tuple[Credential, ...]:
 
 
 def pause(resource_id: str, actor: str, why: str, ports: Ports) -> None:
-    """Hold a resource back: no rotation begins or is offered and nothing is retired until `resume`. What was offered goes on."""
+    """Hold a resource back: no rotation begins or is offered and nothing is retired until `resume`. What was offered goes on.
+
+    A login that is blocked can be given a new end for as long as that lasts.
+    """
 
     def decide(case: ResourceCase) -> tuple[Move | None, None]:
         if case.resource.state is ResourceState.PAUSED:
@@ -285,6 +288,7 @@ def pause(resource_id: str, actor: str, why: str, ports: Ports) -> None:
             event=Event("resource_paused", actor, why),
             resource_state=ResourceState.PAUSED,
             rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered
+            credentials=generations.with_time_to_undo_stopped(case.credentials, case.now),
         ), None
 
     ports.store.amend(resource_id, decide)
@@ -303,6 +307,7 @@ def resume(resource_id: str, actor: str, why: str, ports: Ports) -> None:
             event=Event("resource_resumed", actor, why),
             resource_state=ResourceState.ACTIVE,
             rotation=None if waiting is None or waiting.state is RotationState.OFFERED else replace(waiting, due_at=case.now),
+            credentials=generations.with_time_to_undo_over(case.credentials, case.now),
         ), None
 
     ports.store.amend(resource_id, decide)
@@ -353,7 +358,7 @@ def extend(resource_id: str, credential_id: str, grace: timedelta, actor: str, p
             raise Conflict(f"{credential_id} cannot be given a new end: it is not in grace or blocked")
         if credential.compromised:
             raise Conflict(f"{credential_id} is compromised: it is never extended")
-        if credential.stage is Stage.BLOCKED and _is_being_removed(case, credential):
+        if credential.stage is Stage.BLOCKED and generations.may_be_removed(credential, case.now):
             raise Conflict(f"{credential_id} is being removed: that cannot be undone")
         ends_at = case.now + grace
         if credential.grace_ends_at is None or (credential.stage is Stage.PREVIOUS and credential.grace_ends_at >= ends_at):
@@ -399,12 +404,6 @@ def _request(case: ResourceCase, asked: Asked, ports: Ports) -> Request:
         key=asked.key,
         grace=asked.grace,
     )
-
-
-def _is_being_removed(case: ResourceCase, blocked: Credential) -> bool:
-    """Whether its login may be gone already, or go at this moment: the time to undo the block is over, or a removal was begun."""
-    over = blocked.due_at is not None and blocked.due_at <= case.now and case.resource.state is not ResourceState.PAUSED
-    return over or blocked.tries > 0
 
 
 def _no_date(case: ResourceCase, reason: str) -> Schedule:

@@ -16,7 +16,7 @@ from rotation.model import Event, ResourceState, RotationState, SecretTemplate, 
 from rotation.requests import Reception
 from tests.fakes import sink as answers
 from tests.fakes.clock import FakeClock
-from tests.world import World, with_policy
+from tests.world import Killed, World, with_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,6 +272,43 @@ def test_a_login_that_is_just_being_removed_is_given_no_new_end() -> None:
     world.run(for_=HOUR)
     assert len(refused) == 1
     assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
+
+
+def test_a_login_that_a_worker_removed_before_the_pause_is_given_no_new_end() -> None:
+    world = World()
+    world.rotate()
+    world.run(for_=DAY + 5 * MINUTE)
+    world.clock.advance(10 * MINUTE)
+
+    def die(name: str, phase: str) -> None:
+        if (name, phase) == ("withdraw", "after"):
+            raise Killed
+
+    world.engine.on_act = die
+    world.sweep()
+    world.engine.on_act = lambda _name, _phase: None
+    requests.pause(world.resource_id, "test", "", world.ports)
+    with pytest.raises(Conflict, match="being removed"):
+        requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
+    requests.resume(world.resource_id, "test", "", world.ports)
+    world.settle()
+    world.check_at_rest()
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_login_that_was_blocked_before_the_pause_ends_after_it(leaves: bool) -> None:  # noqa: FBT001  # a case
+    world = World()
+    world.rotate()
+    world.run(for_=DAY + MINUTE)
+    requests.pause(world.resource_id, "test", "", world.ports)
+    world.run(for_=HOUR)
+    assert world.stages() == [Stage.BLOCKED, Stage.CURRENT]
+    if leaves:
+        requests.leave(world.resource_id, "test", "", world.ports, ends_in=DAY)
+    else:
+        requests.resume(world.resource_id, "test", "", world.ports)
+    world.sweep()
+    assert world.stages()[0] is Stage.RETIRED
 
 
 def test_a_blocked_login_of_a_paused_resource_can_be_given_a_new_end_and_is_let_in_meanwhile() -> None:
