@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -19,16 +20,24 @@ ADVANCE = "rollover.advance_rotations"
 log = logging.getLogger(__name__)  # nobody listens unless asked to: the output is for people, and a lost hint is none of their business
 
 
-def hint(settings: "Settings", rotation_id: str) -> None:
-    """Say that a rotation can go on. It takes at most about a second, and never fails."""
+def ready(settings: "Settings") -> Callable[[str], None]:
+    """What to call with a rotation that can go on, once it is on record. It takes at most about a second, and never fails.
+
+    Everything slow is done here: importing Celery takes longer than all the rest.
+    """
     reachable = _with_broker(settings)
     if reachable is None:
-        return
-    sender = Thread(target=_send, args=(_application(reachable), rotation_id), name="hint", daemon=True)
-    sender.start()
-    sender.join(SECONDS)
-    if sender.is_alive():
-        log.debug("the broker did not answer within %s s", SECONDS)
+        return lambda _: None
+    app = _application(reachable)
+
+    def hint(rotation_id: str) -> None:
+        sender = Thread(target=_send, args=(app, rotation_id), name="hint", daemon=True)
+        sender.start()
+        sender.join(SECONDS)
+        if sender.is_alive():
+            log.debug("the broker did not answer within %s s", SECONDS)
+
+    return hint
 
 
 def _with_broker(settings: "Settings") -> "Settings | None":

@@ -185,7 +185,7 @@ def abandon(
     from rotation.model import Event  # noqa: PLC0415
     from rotation.store.canaries import Canaries  # noqa: PLC0415
     from rotation.store.sealed import SealedRows  # noqa: PLC0415
-    from worker.cli.hinting import hint  # noqa: PLC0415
+    from worker.cli.hinting import ready  # noqa: PLC0415
 
     with session.opened() as here:
         rows, canaries = SealedRows(here.store.database), Canaries(here.store.database)
@@ -200,7 +200,7 @@ def abandon(
         here.store.record_event(Event("key_given_up", session.actor(), why, (("key", key), ("logins", sum(one.logins for one in lost)))))
         started = [one.rotation_id for one in lost if one.rotation_id is not None]
         if len(started) == 1:  # of more the sweep takes care, no faster than the workers can
-            hint(here.settings, started[0])
+            ready(here.settings)(started[0])
     unprovable = sum(one.unprovable for one in lost)
     if as_json:
         counts = {"resources": len(lost), "logins": sum(one.logins for one in lost), "unprovable": unprovable}

@@ -1,6 +1,5 @@
 """`rollover rotate`, `rollover push` and `rollover undo-block`: what a person asks of one resource, now."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +8,8 @@ from rotation.errors import Conflict
 from worker.cli import arguments, output, session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from rotation.model import Resource
     from rotation.requests import Asked, Received
 
@@ -62,7 +63,7 @@ def rotate(
         if dry_run:
             _rehearsed(here, resource, asked, as_json=as_json)
             return
-        _answered(here, resource, requests.trigger(resource.id, asked, here.ports), _ROTATED, wait=wait, as_json=as_json)
+        _answered(here, resource, lambda: requests.trigger(resource.id, asked, here.ports), _ROTATED, wait=wait, as_json=as_json)
 
 
 def _rehearsed(here: session.Session, resource: "Resource", asked: "Asked", *, as_json: bool) -> None:
@@ -93,9 +94,8 @@ def push(
 
     with session.opened() as here:
         resource = here.resource(name)
-        _answered(
-            here, resource, requests.push_again(resource.id, session.actor(), reason, here.ports), _PUSHED, wait=wait, as_json=as_json
-        )
+        actor = session.actor()
+        _answered(here, resource, lambda: requests.push_again(resource.id, actor, reason, here.ports), _PUSHED, wait=wait, as_json=as_json)
 
 
 _ROTATED = {
@@ -113,17 +113,19 @@ _PUSHED = {
 
 
 def _answered(
-    here: session.Session, resource: "Resource", received: "Received", words: Mapping[str, str], *, wait: bool, as_json: bool
+    here: session.Session, resource: "Resource", ask: "Callable[[], Received]", words: "Mapping[str, str]", *, wait: bool, as_json: bool
 ) -> None:
-    """Say what became of a request that is on record, tell the workers, and look on if that is wanted."""
+    """Put a request on record, tell the workers, say what became of it, and look on if that is wanted."""
     from rotation.model import RotationState  # noqa: PLC0415 - imported when it runs
-    from worker.cli.hinting import hint  # noqa: PLC0415
+    from worker.cli.hinting import ready  # noqa: PLC0415
     from worker.cli.watching import watch  # noqa: PLC0415
 
+    hint = ready(here.settings)
+    received = ask()
     output.done(words[received.reception].format(name=resource.name, rotation=received.rotation_id))
     ended = None
     if received.rotation_id is not None:
-        hint(here.settings, received.rotation_id)
+        hint(received.rotation_id)
         ended = watch(here, received.rotation_id) if wait else None
     if as_json:
         answer = {"resource": resource.name, "reception": received.reception, "rotation": received.rotation_id}
