@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,12 +21,14 @@ from rotation.store.keyring import Key, Keyring, KeyUse
 from rotation.store.sealed import SealedRows
 from rotation.store.sealing import KeyringSealer
 from rotation.store.tables import credentials, key_canaries
+from tests.sql_stores import sqlite_url
 from tests.store_samples import SERVER, blocked, credential, event, fresh, present, spec
 
 if TYPE_CHECKING:
     from rotation.model import Credential
     from tests.sql_stores import SqlBench
 
+ROOT = Path(__file__).parents[2]
 OLD_KEYS = [Key.made(use) for use in KeyUse]
 NEW_KEYS = [Key.made(KeyUse.SECRETS), Key.made(KeyUse.VERIFIERS)]
 OLD, BOTH = KeyringSealer(Keyring(OLD_KEYS)), KeyringSealer(Keyring(OLD_KEYS + NEW_KEYS))
@@ -115,6 +121,51 @@ def test_a_worker_that_holds_a_row_goes_on_and_loses_nothing(sql_bench: SqlBench
     store.record_credential(case, blocked(case))  # with the bytes that it had read
     assert opened(sql_bench, one, BOTH) == (PASSWORD, VERIFIER)
     assert sum(batch.rewrapped for batch in SealedRows(store.database).rewrap(BOTH)) == 2
+
+
+def test_a_row_that_is_just_being_written_is_not_waited_for_and_left_for_the_next_run(postgresql_bench: SqlBench) -> None:
+    busy, free = a_fleet(postgresql_bench, 2)
+    database = postgresql_bench.store.database
+    rows = SealedRows(database)
+    with database.writing() as connection:
+        connection.execute(update(credentials).where(credentials.c.id == busy.id).values(tries=1))
+        assert sum(one.rewrapped for one in rows.rewrap(BOTH)) == 3
+    assert rows.counts()[OLD_SECRETS] == {"passwords": 1}
+    assert all(opened(postgresql_bench, one, BOTH) == (PASSWORD, VERIFIER) for one in (busy, free))
+    assert sum(one.rewrapped for one in rows.rewrap(BOTH)) == 2
+
+
+def test_killed_at_any_time_nothing_is_lost(tmp_path: Path, sqlite_bench: SqlBench) -> None:
+    fleet = a_fleet(sqlite_bench, 20)
+    text = "".join(f"{key.use} {key.material.reveal()}\n" for key in OLD_KEYS + NEW_KEYS)
+    program = (
+        "import os, signal, sys\n"
+        "from rotation.model import Sensitive\n"
+        "from rotation.store import sealed\n"
+        "from rotation.store.database import Database, make_engine\n"
+        "from rotation.store.keyring import read_keys\n"
+        "from rotation.store.sealing import KeyringSealer\n"
+        "from worker.machine import MachineClock\n"
+        "sealed.BATCH = 3\n"
+        "sealer = KeyringSealer(read_keys(Sensitive(sys.stdin.read())))\n"
+        "rewrap, left = sealer.rewrap, [int(sys.argv[2])]\n"
+        "def once(value):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return rewrap(value)\n"
+        "sealer.rewrap = once\n"
+        "list(sealed.SealedRows(Database(make_engine(sys.argv[1]), MachineClock())).rewrap(sealer))\n"
+    )
+    rows = SealedRows(sqlite_bench.store.database)
+    for died_at in (1, 5, 11, 2):
+        command = [sys.executable, "-c", program, sqlite_url(tmp_path), str(died_at)]
+        done = subprocess.run(command, input=text, text=True, check=False, cwd=ROOT, timeout=60)  # noqa: S603 - our own interpreter
+        assert done.returncode == -signal.SIGKILL
+        assert all(opened(sqlite_bench, one, BOTH) == (PASSWORD, VERIFIER) for one in fleet)
+    assert 0 < rows.counts()[NEW_SECRETS]["passwords"] < 20
+    list(rows.rewrap(BOTH))
+    assert set(rows.counts()) == {NEW_SECRETS, NEW_VERIFIERS}
+    assert all(opened(sqlite_bench, one, KeyringSealer(Keyring(NEW_KEYS))) == (PASSWORD, VERIFIER) for one in fleet)
 
 
 def test_what_a_missing_key_sealed_is_held_and_a_damaged_value_is_told(sql_bench: SqlBench) -> None:
