@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from bench.parts import Parts
-from bench.population import settle
 from bench.report import as_json, as_table
 from bench.sections import FULL, QUICK, Bench
 
@@ -31,7 +30,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="rollover-bench-") as directory,
         Parts(Path(directory)) as parts,
-        closing(Bench(parts, settle(parts, sizes.each), sizes)) as bench,
+        closing(Bench(parts, sizes)) as bench,
     ):
         lines = [line for section in options.sections for line in getattr(bench, section)()]
     sys.stdout.write((as_json(lines) if options.json else as_table(lines)) + "\n")

@@ -6,12 +6,14 @@ import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.fleet_rows import FleetRows
 from bench.floor import Crew
 from bench.gauges import resident_bytes
 from bench.parts import Workers
+from bench.population import settle
 from bench.report import Line, line, percentile
 from bench.work import Contest
 from rotation import requests
@@ -58,9 +60,8 @@ QUICK = Sizes(rounds=1, at_once=(4,), each=8, single=4, lasting=8, fleets=(1_000
 class Bench:
     """The sections, on parts that run."""
 
-    def __init__(self, parts: Parts, population: Population, sizes: Sizes) -> None:
+    def __init__(self, parts: Parts, sizes: Sizes) -> None:
         self.parts = parts
-        self.population = population
         self.sizes = sizes
         self._running = ExitStack()
         self._ready: dict[int, Contest] = {}
@@ -69,6 +70,11 @@ class Bench:
         """End what works on either side."""
         self._ready.clear()
         self._running.close()
+
+    @cached_property
+    def population(self) -> Population:
+        """Who is rotated; made when first needed."""
+        return settle(self.parts, self.sizes.each)
 
     def throughput(self) -> Iterator[Line]:
         """Rotations and retirements a second, and what they cost, both sides in turn."""
