@@ -119,7 +119,7 @@ def describe(error: RolloverError) -> tuple[str, str]:
         case Invalid():
             return str(error), "mend the resource's file and say `rollover resource update`"
         case KeyMissing():
-            return str(error), "add the key again with `rollover keys add`, or abandon it"
+            return str(error), f"put the key back into the key file, or say `rollover keys abandon {error.key_id}`"
         case _:
             return str(error), ""
 

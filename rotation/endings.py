@@ -65,7 +65,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
             return Wait(
                 until=now + PARKED_PROBE * 2 ** min(_refusals_of_the_token(case), 4),
                 setback=True,
-                problem=f"Vercel refused the installation's token ({attempt.status})",
+                problem=f"Vercel refused the installation's token: {attempt.note}",
                 advice=unpark(case),
                 alarm="installation_parked",
                 attempt=attempt,

@@ -53,7 +53,7 @@ class KeyMissing(Unavailable):
     """The key that sealed this value is not in the keyring."""
 
     def __init__(self, key_id: str) -> None:
-        super().__init__(f"the key {key_id} is not in the keyring: add it again, or abandon it with `rollover keys abandon {key_id}`")
+        super().__init__(f"the key {key_id} is not in the keyring")
         self.key_id = key_id
 
 

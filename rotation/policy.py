@@ -365,8 +365,10 @@ def _stamp(at: datetime) -> str:
 
 
 def _spoken(duration: timedelta) -> str:
-    """A duration for a person, in the largest unit that says it in a whole number."""
+    """A duration for a person, in the largest unit that says it in a whole number; minutes will do for what is not round."""
     seconds = duration.total_seconds()
+    if seconds >= 3600 and seconds % 60:  # noqa: PLR2004 - an hour
+        seconds = round(seconds / 60) * 60
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length and seconds % length == 0:
             count = round(seconds / length)

@@ -70,9 +70,10 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
         return held
     credential = case.credential
     engine = _engine(case, ports)
+    # The proof needs passwords, the removal does not: a missing key must not keep a login alive.
+    engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     old = Login(credential.username, _password(case, credential, ports))
     control = None if case.current is None else Login(case.current.username, _password(case, case.current, ports))
-    engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
     retired = _ended(credential, Stage.RETIRED, driver.store_now(case, ports))
     return _gone_with(case, retired, "login refused, no session left, login absent")
@@ -200,7 +201,10 @@ def _keep(case: CredentialCase) -> tuple[str, ...]:
 
 def _password(case: CredentialCase, credential: Credential, ports: Ports) -> Sensitive:
     if credential.sealed_password is None:
-        raise Refused(f"the password of {credential.id} was destroyed", advice="remove the login by hand and say `rollover reconcile`")
+        raise Refused(
+            f"the password of {credential.id} was destroyed with its key, so that its end cannot be proved",
+            advice="its login was removed; see for yourself that it is refused",
+        )
     context = SealContext(case.resource.spec.installation_id, case.resource.id, credential.id, "password")
     return ports.sealer.open(credential.sealed_password, context)
 

@@ -202,16 +202,19 @@ class Fleet:
             return read_resource(connection, resource_id)
 
     def find_resource(self, name: str) -> Resource:
-        """A resource by its id, by the provider's own id, or by `installation/id`; one that is gone only by its id.
+        """A resource by its id, by the provider's own id, or by `installation/id`; of one that is gone only if no other is called so.
 
         Raises `NotFound`, and `Conflict` when two installations have a resource of that id.
         """
         installation_id, _, external_id = name.rpartition("/")
-        named = select(resources.c.id).where(resources.c.external_id == external_id, resources.c.state != text("'gone'"))
+        named = select(resources.c.id, resources.c.state).where(resources.c.external_id == external_id)
         if installation_id:
             named = named.where(resources.c.installation_id == installation_id)
         with self.database.reading() as connection:
-            ids = connection.scalars(named.union(select(resources.c.id).where(resources.c.id == name))).all()
+            found = connection.execute(named.union(select(resources.c.id, resources.c.state).where(resources.c.id == name))).all()
+            here = [row.id for row in found if row.state != ResourceState.GONE.value]
+            # Ids sort by age: of several that are gone, the last.
+            ids = here or sorted(row.id for row in found)[-1:]
             if not ids:
                 raise NotFound("resource", name)
             if len(ids) > 1:

@@ -16,9 +16,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SOURCES = sorted(path for room in ("rotation", "worker") for path in (ROOT / room).rglob("*.py"))
 
-TO_COME = {"rollover reconcile"}
-"""Advised where a login's password was destroyed before the login was removed."""
-
 # After the program's name, words and options up to whatever ends the code.
 COMMAND = re.compile(r"(?:`|^\$ |^  )rollover((?: [a-z-]+)+)((?: [^`\n|]*)?)", re.MULTILINE)
 OPTION = re.compile(r"(?<=\s)--[a-z-]+")
@@ -61,7 +58,7 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
 
 def test_the_commands_that_messages_advise_exist() -> None:
     missing = {command for path in SOURCES for command in unknown(path.read_text(encoding="utf-8"))}
-    assert missing - TO_COME == set()
+    assert missing == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
