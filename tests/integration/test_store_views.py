@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Conflict, NotFound
-from rotation.model import Installation, ResourceState, RotationState, Schedule, Session, Stage, Wait
+from rotation.model import Installation, Move, ResourceState, RotationState, Schedule, Session, Stage, Wait
 from tests.store_samples import (
     INSTALLATION,
     SERVER,
@@ -129,6 +129,9 @@ def test_a_resource_is_found_by_each_of_its_names(store: SqlStore) -> None:
     with pytest.raises(Conflict, match="installation/id"):
         store.find_resource("store_a")
     assert store.find_resource("icfg_2/store_a").id == "res_c"
+    for gone in ("res_c", "res_a"):
+        store.amend(gone, lambda _case: (Move(event("resource_left"), resource_state=ResourceState.GONE), None))
+        assert store.find_resource("store_a").id == ("res_a" if gone == "res_c" else "res_c")
 
 
 def test_logins_move_with_their_resource_to_another_server(store: SqlStore) -> None:
