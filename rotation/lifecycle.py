@@ -192,7 +192,7 @@ def on_error(case: RotationCase, error: RolloverError, ports: Ports) -> Move | W
     """What an error of the other side means: before the offer it may end the rotation, after it there is only forward."""
     problem, advice = driver.describe(error)
     until = case.now + endings.back_off(case, ports)
-    if isinstance(error, KeyMissing) and case.pushes_again:
+    if isinstance(error, KeyMissing) and case.pushes_again and not endings.superseding(case):
         return endings.fail(case, ports, problem, advice)  # else a rotation, which would help, waits behind it for ever
     if isinstance(error, KeyMissing):
         return Wait(until=max(until, case.now + timedelta(minutes=1)), problem=problem, advice=advice, alarm="key_missing")

@@ -116,10 +116,18 @@ STORY: driver.Story[CredentialCase] = driver.Story(
 
 
 def _paused(case: CredentialCase) -> Wait | None:
-    """A person holds the resource back: nothing irreversible happens meanwhile."""
+    """A person holds the resource back: nothing irreversible happens meanwhile.
+
+    The time to undo a block stands still then, so a blocked one that comes here may have been removed before: that must be remembered.
+    """
     if case.resource.state is not ResourceState.PAUSED:
         return None
-    return Wait(until=case.now + PAUSED_LOOK, problem="the resource is paused", advice=f"`rollover resource resume {case.resource.name}`")
+    return Wait(
+        until=case.now + PAUSED_LOOK,
+        problem="the resource is paused",
+        advice=f"`rollover resource resume {case.resource.name}`",
+        setback=case.credential.stage is Stage.BLOCKED,
+    )
 
 
 def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:

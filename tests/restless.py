@@ -195,12 +195,15 @@ class Restless(World):
                 assert one.ended_at <= max(one.grace_ends_at, quiet_at) + one.blocked_for + MINUTE, f"I2: {one.username} ended late"
 
     def check_ends(self) -> None:
-        resource = self.store.resources[self.resource_id]
         if self.left:
             assert self.state is ResourceState.GONE, "a resource without logins is gone"
             return
         self.check_at_rest()
-        assert not self.store.installations["icfg_1"].parked, "parked, and nobody looks whether the token is taken again"
+        if self.store.installations["icfg_1"].parked:
+            self.rotate()
+            self.settle()
+            assert not self.store.installations["icfg_1"].parked, "parked, and nobody looks whether the token is taken again"
+        resource = self.store.resources[self.resource_id]
         owed = resource.spec.policy.every is not None or resource.schedule.failures
         assert resource.schedule.next_rotation_at is not None or not owed, f"no next date: {resource.schedule}"
         for one in self.accepted:

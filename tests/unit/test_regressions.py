@@ -288,8 +288,11 @@ def test_a_login_that_a_worker_removed_before_the_pause_is_given_no_new_end() ->
     world.sweep()
     world.engine.on_act = lambda _name, _phase: None
     requests.pause(world.resource_id, "test", "", world.ports)
-    with pytest.raises(Conflict, match="being removed"):
-        requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
+    for _ in range(3):
+        with pytest.raises(Conflict, match="being removed"):
+            requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
+        world.clock.advance(MINUTE)
+        world.sweep()
     requests.resume(world.resource_id, "test", "", world.ports)
     world.settle()
     world.check_at_rest()
@@ -442,3 +445,21 @@ def test_a_rotation_that_fails_raises_an_alarm() -> None:
     [failed] = [line for line in lines if line["event"] == "rotation_failed"]
     assert failed["alarm"] is True
     assert failed["log_level"] == "warning"
+
+
+def test_what_must_follow_a_superseded_rotation_waits_for_its_key() -> None:
+    world = World()
+    world.sink.answers(answers.APPLIED_BUT_UNKNOWN, answers.REFUSED)
+    world.rotate()
+    world.run(for_=5 * MINUTE)
+    push_again(world)
+    requests.revise(world.store.resources[world.resource_id], replace(world.spec, notify=False), "test", world.ports)
+    world.clock.advance(16 * MINUTE)
+    first, second = world.store.rotations.values()
+    driver.advance(lifecycle.STORY, first.id, world.ports)
+    world.sealer.lose_key("key-1")
+    driver.advance(lifecycle.STORY, second.id, world.ports)
+    assert world.states() == [RotationState.SUPERSEDED, RotationState.REQUESTED]
+    world.sealer.bring_key_back("key-1")
+    world.settle()
+    world.check_at_rest()
