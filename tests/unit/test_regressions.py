@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from rotation import driver, endings, lifecycle, requests, retirement
-from rotation.errors import Conflict
+from rotation import driver, endings, lifecycle, requests
 from rotation.model import Event, ResourceState, RotationState, SecretTemplate, Stage, Trigger
 from rotation.requests import Reception
 from tests.fakes import sink as answers
-from tests.fakes.clock import FakeClock
-from tests.world import Killed, World, with_policy
+from tests.world import World, with_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime
 
     from rotation.model import PushOutcome
@@ -243,143 +239,6 @@ def test_a_rotation_that_a_parked_installation_held_goes_on_when_it_is_unparked(
     world.store.unpark("icfg_1", Event("installation_unparked", "test"))
     world.sweep()
     assert world.states() == [RotationState.COMPLETED]
-
-
-# -- old credentials
-
-
-@contextmanager
-def unwatched(world: World) -> Iterator[None]:
-    """Without the customer's eye: what is promised by a person is kept by a worker a moment later."""
-    check, world.check = world.check, lambda: None  # type: ignore[method-assign]  # until the block ends
-    yield
-    world.check = check  # type: ignore[method-assign]  # back again
-
-
-def test_a_login_that_is_just_being_removed_is_given_no_new_end() -> None:
-    world = World()
-    world.rotate()
-    world.run(for_=DAY + 5 * MINUTE)
-    refused: list[str] = []
-
-    def on_act(name: str, phase: str) -> None:
-        if (name, phase) == ("withdraw", "before"):
-            with pytest.raises(Conflict, match="being removed") as conflict:
-                requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
-            refused.append(str(conflict.value))
-
-    world.engine.on_act = on_act
-    world.run(for_=HOUR)
-    assert len(refused) == 1
-    assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
-
-
-def test_a_login_that_a_worker_removed_before_the_pause_is_given_no_new_end() -> None:
-    world = World()
-    world.rotate()
-    world.run(for_=DAY + 5 * MINUTE)
-    world.clock.advance(10 * MINUTE)
-
-    def die(name: str, phase: str) -> None:
-        if (name, phase) == ("withdraw", "after"):
-            raise Killed
-
-    world.engine.on_act = die
-    world.sweep()
-    world.engine.on_act = lambda _name, _phase: None
-    requests.pause(world.resource_id, "test", "", world.ports)
-    for _ in range(3):
-        with pytest.raises(Conflict, match="being removed"):
-            requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
-        world.clock.advance(MINUTE)
-        world.sweep()
-    requests.resume(world.resource_id, "test", "", world.ports)
-    world.settle()
-    world.check_at_rest()
-
-
-@pytest.mark.parametrize("leaves", [False, True])
-def test_a_login_that_was_blocked_before_the_pause_ends_after_it(leaves: bool) -> None:  # noqa: FBT001  # a case
-    world = World()
-    world.rotate()
-    world.run(for_=DAY + MINUTE)
-    requests.pause(world.resource_id, "test", "", world.ports)
-    world.run(for_=HOUR)
-    assert world.stages() == [Stage.BLOCKED, Stage.CURRENT]
-    if leaves:
-        requests.leave(world.resource_id, "test", "", world.ports, ends_in=DAY)
-    else:
-        requests.resume(world.resource_id, "test", "", world.ports)
-    world.sweep()
-    assert world.stages()[0] is Stage.RETIRED
-
-
-def test_a_blocked_login_of_a_paused_resource_can_be_given_a_new_end_and_is_let_in_meanwhile() -> None:
-    world = World()
-    old = world.held_login()
-    assert old is not None
-    world.rotate()
-    world.run(for_=DAY + MINUTE)
-    requests.pause(world.resource_id, "test", "somebody uses it", world.ports)
-    world.clock.advance(HOUR)
-    with unwatched(world):
-        requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
-        [due] = world.store.due_credentials(10)
-        driver.advance(retirement.STORY, due, world.ports)
-    assert world.logs_in(old)
-
-
-def test_a_login_with_a_new_end_that_somebody_removed_by_hand_is_over_at_that_end() -> None:
-    world = World()
-    world.rotate()
-    world.run(for_=DAY + MINUTE)
-    with unwatched(world):
-        requests.extend(world.resource_id, world.credential(1).id, HOUR, "test", world.ports)
-        del world.engine.server("pg-1").roles["orders_app"]
-        world.run(for_=2 * HOUR)
-    assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
-
-
-def test_a_login_that_is_to_be_let_in_again_does_not_wait_for_the_end_that_a_rotation_gives_it() -> None:
-    world = World()
-    old = world.held_login()
-    assert old is not None
-    world.rotate()
-    world.run(for_=DAY + MINUTE)
-    with unwatched(world):
-        requests.extend(world.resource_id, world.credential(1).id, DAY, "test", world.ports)
-        advance(world, world.rotate(grace=HOUR))
-        assert world.credential(1).grace_ends_at == world.clock.now() + HOUR
-        world.sweep()
-    assert world.logs_in(old)
-
-
-def test_two_logins_of_a_leaving_resource_that_end_at_the_same_moment_take_it_with_them() -> None:
-    world = World()
-    world.rotate()
-    world.run()
-    requests.leave(world.resource_id, "test", "uninstalled", world.ports, ends_in=timedelta(0))
-    world.sink.held.clear()
-    others = [world.credential(2).id]
-
-    def on_act(name: str, phase: str) -> None:
-        if (name, phase) == ("prove_refused", "after") and others:
-            driver.advance(retirement.STORY, others.pop(), world.ports)
-
-    world.engine.on_act = on_act
-    world.run(for_=HOUR)
-    assert world.stages() == [Stage.RETIRED, Stage.RETIRED]
-    assert world.store.resources[world.resource_id].state is ResourceState.GONE
-
-
-def test_clocks_that_disagree_hold_up_no_emergency() -> None:
-    world = World()
-    world.store.clock = FakeClock(world.clock.now())
-    world.store.clock.jump(5 * MINUTE)
-    world.rotate(Trigger.EMERGENCY)
-    with unwatched(world):  # who goes by the other clock
-        world.sweep()
-    assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
 
 
 # -- keys
