@@ -16,7 +16,8 @@ import psycopg
 from celery import Celery
 
 from bench.floor import STORE, Places
-from rotation.model import Event, Installation, SealContext, Sensitive
+from rotation.model import Event, Installation, SealContext
+from rotation.sensitive import Sensitive
 from rotation.store.keyring import create_key_file
 from rotation.store.migration import migrate
 from rotation.store.sql import SqlStore

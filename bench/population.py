@@ -12,9 +12,11 @@ from psycopg import sql
 from bench.floor import Account
 from bench.parts import ACTOR
 from rotation import requests
+from rotation.cases import Deadline
 from rotation.engines.logins import SHORTEST_PASSWORD, new_password
 from rotation.engines.scram import SALT_BYTES, Salting, verifier
-from rotation.model import Database, Deadline, Login, Policy, ResourceSpec, Sensitive
+from rotation.model import Database, Login, Policy, ResourceSpec
+from rotation.sensitive import Sensitive
 from worker.sandbox import fleet
 
 if TYPE_CHECKING:

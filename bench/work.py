@@ -11,7 +11,7 @@ import psycopg
 from bench.gauges import cpu_seconds
 from bench.parts import ACTOR, TICK_SECONDS, BenchFailed
 from rotation import requests
-from rotation.model import Trigger
+from rotation.states import Trigger
 from worker.hints import send
 from worker.queues import Queue
 from worker.tasks import ADVANCE_RETIREMENTS, ADVANCE_ROTATIONS

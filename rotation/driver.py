@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 
+from rotation.cases import Deadline, Move, RotationCase, Wait
 from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
-from rotation.model import Deadline, Move, ResourceState, RotationCase, RotationState, Wait
+from rotation.states import ResourceState, RotationState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from rotation.cases import CredentialCase
     from rotation.errors import RolloverError
-    from rotation.model import CredentialCase
     from rotation.ports import Ports, Store
 
 Case = TypeVar("Case", "RotationCase", "CredentialCase")

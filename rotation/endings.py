@@ -10,24 +10,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, generations, policy
-from rotation.model import (
-    AttemptState,
-    Event,
-    Move,
-    PushVerdict,
-    Request,
-    ResourceState,
-    Rotation,
-    RotationState,
-    Trigger,
-    Wait,
-    new_id,
-)
+from rotation.cases import Move, Wait
+from rotation.model import Event, PushVerdict, Request, Rotation, new_id
+from rotation.states import AttemptState, ResourceState, RotationState, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.model import Attempt, PushOutcome, RotationCase
+    from rotation.cases import RotationCase
+    from rotation.model import Attempt, PushOutcome
     from rotation.ports import Ports
 
 ACTOR = "rollover"

@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import policy
-from rotation.model import ALIVE_STAGES, InUse, RotationState, Stage, Trigger
+from rotation.states import ALIVE_STAGES, InUse, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.model import Credential, Rotation, RotationCase
+    from rotation.cases import RotationCase
+    from rotation.model import Credential, Rotation
 
 
 def clock_stopped(credential: Credential) -> bool:

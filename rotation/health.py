@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rotation.cases import Deadline
 from rotation.errors import OutcomeUnknown, Refused, Unavailable
-from rotation.model import Deadline
 
 if TYPE_CHECKING:
     from rotation.ports import Ports

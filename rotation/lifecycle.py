@@ -26,32 +26,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, endings, generations, policy
+from rotation.cases import AttemptTerms, Move, Wait
 from rotation.errors import Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
-from rotation.model import (
-    BEFORE_OFFER,
-    AttemptState,
-    AttemptTerms,
-    Credential,
-    Event,
-    Login,
-    Move,
-    ResourceState,
-    Rotation,
-    RotationState,
-    SealContext,
-    Stage,
-    Trigger,
-    Wait,
-    new_id,
-)
+from rotation.model import Credential, Event, Login, Rotation, SealContext, new_id
+from rotation.states import BEFORE_OFFER, AttemptState, ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from rotation.cases import RotationCase
     from rotation.errors import RolloverError
-    from rotation.model import Attempt, RotationCase, Sensitive
+    from rotation.model import Attempt
     from rotation.ports import Ports
+    from rotation.sensitive import Sensitive
 
 BEHIND_ANOTHER = timedelta(seconds=10)
 """How often a follow-up looks whether it may go, besides being told; and how long an emergency lets a push that is under way end."""

@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rotation import generations
+from rotation.cases import Move
 from rotation.errors import Refused
-from rotation.model import BEFORE_OFFER, Event, Move, Request, ResourceState, Rotation, RotationState, Stage, Trigger, new_id
+from rotation.model import Event, Request, Rotation, new_id
+from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
-    from rotation.model import Credential, ResourceCase
+    from rotation.cases import ResourceCase
+    from rotation.model import Credential
     from rotation.ports import Ports
 
 PROVED_BY_LOGIN = frozenset({Stage.CURRENT, Stage.PREVIOUS, Stage.BLOCKED})

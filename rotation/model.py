@@ -1,193 +1,27 @@
-"""Frozen values: what a rotation is about, its states, and which moves between them are legal. No I/O.
+"""Frozen values: what a rotation is about. No I/O.
 
 Times are aware UTC and end in `_at`; durations are `timedelta`.
 """
 
 from __future__ import annotations
 
-import copyreg
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING
+
+from rotation.states import AttemptState, InUse, PushBy, ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from rotation.sensitive import Sensitive
 
 APPLICATION_NAME = "rollover"
 """How our own sessions introduce themselves to a database, so that use sampling can leave them out."""
 
 
-class Sensitive:
-    """Text that must not be readable by accident: a password, a token, a rendered secret, a verifier.
-
-    It has no readable form, cannot be formatted, pickled, copied into JSON or hashed; `reveal` is the only way out, so a search for it
-    finds every place that handles a secret.
-    """
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """The text itself. Hand it to the other side at once; never keep, log or format it."""
-        return self._text
-
-    def __eq__(self, other: object) -> bool:
-        """Equal when both hold the same text."""
-        return isinstance(other, Sensitive) and self._text == other._text
-
-    __hash__ = None  # type: ignore[assignment]  # a hashable secret ends up as a key that somebody prints
-
-    def __len__(self) -> int:
-        """How long the text is: all that a page may say about it."""
-        return len(self._text)
-
-    def __repr__(self) -> str:
-        """Only that there is something."""
-        return "Sensitive(…)"
-
-    def __format__(self, spec: str) -> Never:
-        """Refused: formatting is how secrets get into messages."""
-        raise TypeError("a sensitive value cannot be formatted; reveal it where it is used")
-
-    def __str__(self) -> Never:
-        """Refused, as formatting is."""
-        raise TypeError("a sensitive value cannot be turned into text; reveal it where it is used")
-
-    def __reduce__(self) -> Never:
-        """Refused: a pickled secret is a secret at rest."""
-        raise TypeError("a sensitive value cannot be pickled or copied")
-
-    def __getstate__(self) -> Never:
-        """Refused, as pickling is."""
-        raise TypeError("a sensitive value cannot be pickled or copied")
-
-
-copyreg.pickle(Sensitive, Sensitive.__reduce__)
-
-
 def new_id(kind: str, at: datetime, randomness: bytes) -> str:
     """An id such as `rot_…`: milliseconds since 1970, so that ids sort by age and indexes stay dense, then the random bytes, in hex."""
     return f"{kind}_{int(at.timestamp() * 1000):012x}{randomness.hex()}"
-
-
-class Trigger(StrEnum):
-    """Who asked for a rotation."""
-
-    SCHEDULE = "schedule"
-    MANUAL = "manual"
-    VERCEL = "vercel"
-    EMERGENCY = "emergency"
-
-
-class RotationState(StrEnum):
-    """How far a rotation has come; each name says what is already true."""
-
-    REQUESTED = "requested"
-    PLANNED = "planned"
-    CREATED = "created"
-    VERIFIED = "verified"
-    OFFERED = "offered"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-    ABANDONED = "abandoned"
-
-
-class Stage(StrEnum):
-    """Where a credential stands."""
-
-    PENDING = "pending"
-    CURRENT = "current"
-    PREVIOUS = "previous"
-    BLOCKED = "blocked"
-    RETIRED = "retired"
-    DISCARDING = "discarding"
-    DISCARDED = "discarded"
-    RELEASED = "released"
-    """Its resource left and a person kept the login: it works on, and we hold nothing of it any more."""
-
-
-class ResourceState(StrEnum):
-    """Whether a resource takes part: `paused` is held back by a person, `leaving` and `gone` are on their way out."""
-
-    ACTIVE = "active"
-    PAUSED = "paused"
-    LEAVING = "leaving"
-    GONE = "gone"
-
-
-class InUse(StrEnum):
-    """What to do at the end of grace when the old credential is still used."""
-
-    WAIT = "wait"
-    PROCEED = "proceed"
-
-
-class PushBy(StrEnum):
-    """Which of Vercel's two endpoints takes the secrets of a resource."""
-
-    RESOURCE = "resource"
-    PRODUCT = "product"
-
-
-class AttemptState(StrEnum):
-    """What is known of one push."""
-
-    OPEN = "open"
-    APPLIED = "applied"
-    NOT_APPLIED = "not_applied"
-    UNKNOWN = "unknown"
-
-
-ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {
-    RotationState.REQUESTED: frozenset({RotationState.PLANNED, RotationState.FAILED, RotationState.ABANDONED}),
-    RotationState.PLANNED: frozenset({RotationState.CREATED, RotationState.VERIFIED, RotationState.FAILED, RotationState.ABANDONED}),
-    RotationState.CREATED: frozenset({RotationState.VERIFIED, RotationState.FAILED, RotationState.ABANDONED}),
-    RotationState.VERIFIED: frozenset({RotationState.OFFERED, RotationState.FAILED, RotationState.ABANDONED}),
-    RotationState.OFFERED: frozenset(
-        {RotationState.COMPLETED, RotationState.FAILED, RotationState.SUPERSEDED, RotationState.ABANDONED},
-    ),
-    RotationState.COMPLETED: frozenset(),
-    RotationState.FAILED: frozenset(),
-    RotationState.SUPERSEDED: frozenset(),
-    RotationState.ABANDONED: frozenset(),
-}
-"""The legal moves of a rotation. PLANNED to VERIFIED in one record is legal because both acts can be repeated before the offer."""
-
-STAGE_MOVES: Mapping[Stage, frozenset[Stage]] = {
-    Stage.PENDING: frozenset({Stage.CURRENT, Stage.PREVIOUS, Stage.DISCARDING, Stage.RELEASED}),
-    Stage.CURRENT: frozenset({Stage.PREVIOUS, Stage.RELEASED}),
-    Stage.PREVIOUS: frozenset({Stage.BLOCKED, Stage.RELEASED}),
-    Stage.BLOCKED: frozenset({Stage.RETIRED, Stage.PREVIOUS}),
-    Stage.RETIRED: frozenset(),
-    Stage.DISCARDING: frozenset({Stage.DISCARDED}),
-    Stage.DISCARDED: frozenset(),
-    Stage.RELEASED: frozenset(),
-}
-"""The legal moves of a credential. BLOCKED to PREVIOUS is the undo; PENDING to PREVIOUS is a supersession."""
-
-OPEN_STATES = frozenset({RotationState.PLANNED, RotationState.CREATED, RotationState.VERIFIED, RotationState.OFFERED})
-"""At most one rotation of a resource is in one of these, by a partial unique index."""
-
-BEFORE_OFFER = frozenset({RotationState.REQUESTED, RotationState.PLANNED, RotationState.CREATED, RotationState.VERIFIED})
-"""States in which a new request can still join, and in which giving up is safe."""
-
-ALIVE_STAGES = frozenset({Stage.PENDING, Stage.CURRENT, Stage.PREVIOUS, Stage.BLOCKED, Stage.DISCARDING})
-"""Stages whose login may exist in the database."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The instant, on this worker's monotonic clock, by which a call must have ended."""
-
-    at: float
-
-    def left(self, monotonic: float) -> float:
-        """Seconds that are left; zero or less when it is over."""
-        return self.at - monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,14 +283,6 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptTerms:
-    """For how long an attempt may be sent, and how long it may travel after that: the total deadline + the server's allowance."""
-
-    send_within: timedelta
-    travels_for: timedelta
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the audit trail: who did what to which resource, and why. `detail` holds plain values, never a secret."""
 
@@ -464,91 +290,6 @@ class Event:
     actor: str
     why: str = ""
     detail: tuple[tuple[str, str | int | bool | None], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A worker's time-limited hold on a row: only writes with this fence count, and only until the deadline."""
-
-    row_id: str
-    fence: int
-    deadline: Deadline
-
-
-@dataclass(frozen=True, slots=True)
-class RotationCase:
-    """All that a step of a rotation may look at, read from the store in one go, with the claim that it is worked under.
-
-    `resource.spec` is the revision with which the rotation began (the newest, while it is only requested), `resource.revision` the
-    number of the newest one.
-    """
-
-    claim: Claim
-    now: datetime
-    rotation: Rotation
-    resource: Resource
-    installation: Installation
-    requests: tuple[Request, ...]
-    attempts: tuple[Attempt, ...]
-    """Every attempt of this rotation, and those of others that may still be on their way."""
-    credentials: tuple[Credential, ...]
-    """Every credential of the resource whose login may exist."""
-    present_policy: Policy
-    """The policy of the resource's newest revision: the rotation itself keeps the revision with which it began (`resource.spec`)."""
-    follow_up: tuple[Request, ...] = ()
-    """The requests that wait behind this rotation."""
-    ahead: Rotation | None = None
-    """The open rotation of the resource, when this one is `requested` and waits behind it."""
-    generations: int = 0
-    """The highest generation ever recorded for the resource."""
-    version: int = 0
-    """How many events the resource had when this was read: as long as it has no more, nobody else has moved anything of it."""
-
-    @property
-    def credential(self) -> Credential:
-        """The rotation's own credential."""
-        return next(one for one in self.credentials if one.id == self.rotation.credential_id)
-
-    @property
-    def pushes_again(self) -> bool:
-        """Whether this rotation replaces nothing: it pushes the values of the current credential once more."""
-        return self.rotation.credential_id is not None and self.current is not None and self.current.id == self.rotation.credential_id
-
-    @property
-    def current(self) -> Credential | None:
-        """The credential that the store calls current; None before the first rotation of an empty resource."""
-        return next((one for one in self.credentials if one.stage is Stage.CURRENT), None)
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialCase:
-    """All that a step of a retirement may look at."""
-
-    claim: Claim
-    now: datetime
-    credential: Credential
-    resource: Resource
-    credentials: tuple[Credential, ...]
-    version: int = 0
-    """As in `RotationCase`."""
-
-    @property
-    def current(self) -> Credential | None:
-        """The credential that the store calls current."""
-        return next((one for one in self.credentials if one.stage is Stage.CURRENT), None)
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceCase:
-    """All that a request may look at, read under the resource's lock."""
-
-    now: datetime
-    resource: Resource
-    open_rotation: Rotation | None
-    requested_rotation: Rotation | None
-    credentials: tuple[Credential, ...]
-    keyed_request: Request | None = None
-    """An earlier request of this resource with the key that was asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -638,47 +379,3 @@ class PushOutcome:
                 return AttemptState.UNKNOWN
             case _:
                 return AttemptState.NOT_APPLIED
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What to write, all in one transaction, with its one audit event. Values are written whole.
-
-    Rows that are not the claimed one are compared on the fence with which they were read, and take the next: whoever works on them
-    loses the claim and looks again.
-    """
-
-    event: Event
-    rotation: Rotation | None = None
-    superseded: Rotation | None = None
-    """Another rotation of the resource, which this move ends."""
-    new_rotation: Rotation | None = None
-    credentials: tuple[Credential, ...] = ()
-    new_credential: Credential | None = None
-    new_requests: tuple[Request, ...] = ()
-    attempt: Attempt | None = None
-    opens_attempt: AttemptTerms | None = None
-    schedule: Schedule | None = None
-    resource_state: ResourceState | None = None
-    unparks: bool = False
-    """A push was taken again: the resource's installation is parked no more, right after this is recorded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing moves: come back at `until` (None: when somebody changes something). What is known of the attempt is kept.
-
-    A setback counts one try and keeps its `problem`; a plain wait has neither. `reserved_at` and `missing_since` are kept as they are
-    when None.
-    """
-
-    until: datetime | None
-    problem: str = ""
-    advice: str = ""
-    setback: bool = False
-    alarm: str | None = None
-    attempt: Attempt | None = None
-    reserved_at: datetime | None = None
-    missing_since: datetime | None = None
-    parks: str | None = None
-    """Why the resource's installation is to be parked, right after this is recorded."""

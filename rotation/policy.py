@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from rotation.errors import Fault
-from rotation.model import InUse, Trigger
+from rotation.states import InUse, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,34 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    from rotation.cases import AttemptTerms, Claim, CredentialCase, Deadline, Move, ResourceCase, RotationCase, Wait
     from rotation.errors import Fault
     from rotation.model import (
         Attempt,
-        AttemptTerms,
         Capabilities,
-        Claim,
         Credential,
-        CredentialCase,
-        Deadline,
         Event,
         Installation,
         KnownLogin,
         Login,
         Minted,
-        Move,
         PushOutcome,
         RenderedSecret,
         Resource,
-        ResourceCase,
         ResourceSpec,
-        RotationCase,
         Schedule,
         SealContext,
-        Sensitive,
         Server,
         Session,
-        Wait,
     )
+    from rotation.sensitive import Sensitive
 
 Answer = TypeVar("Answer")
 

@@ -11,27 +11,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rotation import endings, generations, policy
+from rotation.cases import Move
 from rotation.errors import Conflict
-from rotation.model import (
-    BEFORE_OFFER,
-    Credential,
-    Event,
-    Move,
-    Request,
-    ResourceState,
-    Rotation,
-    RotationState,
-    Schedule,
-    SealContext,
-    Stage,
-    Trigger,
-    new_id,
-)
+from rotation.model import Credential, Event, Request, Rotation, Schedule, SealContext, new_id
+from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from rotation.model import Login, Resource, ResourceCase, ResourceSpec
+    from rotation.cases import ResourceCase
+    from rotation.model import Login, Resource, ResourceSpec
     from rotation.ports import Ports
 
 SCHEDULER = "schedule"

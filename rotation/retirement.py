@@ -19,16 +19,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, generations, policy
+from rotation.cases import Move, Wait
 from rotation.errors import KeyMissing, Refused
-from rotation.model import ALIVE_STAGES, Event, InUse, Login, Move, ResourceState, SealContext, Stage, Wait
+from rotation.model import Event, Login, SealContext
+from rotation.states import ALIVE_STAGES, InUse, ResourceState, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from rotation.cases import CredentialCase
     from rotation.errors import RolloverError
-    from rotation.model import Credential, CredentialCase, Sensitive
+    from rotation.model import Credential
     from rotation.ports import Engine, Ports
+    from rotation.sensitive import Sensitive
 
 ACTOR = "rollover"
 

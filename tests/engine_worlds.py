@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from rotation.model import Database, Deadline, Resource, ResourceSpec, ResourceState, Server
+from rotation.cases import Deadline
+from rotation.model import Database, Resource, ResourceSpec, Server
+from rotation.states import ResourceState
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import FakeEngine
 from tests.fakes.entropy import FakeEntropy

@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from rotation.cases import Deadline
 from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
-from rotation.model import (
-    Credential,
-    Database,
-    Deadline,
-    Login,
-    Resource,
-    ResourceSpec,
-    ResourceState,
-    SecretTemplate,
-    Sensitive,
-    Server,
-    Stage,
-)
+from rotation.model import Credential, Database, Login, Resource, ResourceSpec, SecretTemplate, Server
+from rotation.sensitive import Sensitive
+from rotation.states import ResourceState, Stage
 from tests.fakes.sealer import FakeSealer
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rotation.model import RotationState, Sensitive, Stage
+from rotation.sensitive import Sensitive
+from rotation.states import RotationState, Stage
 from tests.rigs import roles
 from worker.sandbox.customers import Answer, address, knock
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from rotation import requests
 from rotation.errors import Conflict, OutcomeUnknown, Refused, Unavailable
-from rotation.model import AttemptState, Event, Policy, ResourceState, RotationState, Stage, Trigger
+from rotation.model import Event, Policy
 from rotation.requests import Reception
+from rotation.states import AttemptState, ResourceState, RotationState, Stage, Trigger
 from rotation.store.rules import ENDED_STATES
 from tests.fakes import sink as answers
 from tests.world import SPEC, Killed, World, login_of

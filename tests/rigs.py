@@ -20,7 +20,9 @@ import redis
 
 from rotation import requests
 from rotation.errors import Unavailable
-from rotation.model import AttemptState, Event, Installation, PushBy, RotationState, SealContext, Sensitive, Stage, Trigger
+from rotation.model import Event, Installation, SealContext
+from rotation.sensitive import Sensitive
+from rotation.states import AttemptState, PushBy, RotationState, Stage, Trigger
 from rotation.store.keyring import create_key_file
 from rotation.store.migration import migrate
 from rotation.store.sql import SqlStore

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation.model import Schedule, Stage
+from rotation.model import Schedule
+from rotation.states import Stage
 from tests.fakes.store import FakeStore
 from tests.fakes.store_bench import MemoryBench
 from tests.store_samples import INSTALLATION, SERVER, ask, completed, credential, event, fresh, offered, planned, present, spec, verified
 
 if TYPE_CHECKING:
-    from rotation.model import Resource, RotationCase
+    from rotation.cases import RotationCase
+    from rotation.model import Resource
     from tests.sql_stores import SqlBench
 
     Bench = MemoryBench | SqlBench

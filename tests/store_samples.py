@@ -7,32 +7,28 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from rotation.cases import AttemptTerms, Move
 from rotation.model import (
-    AttemptState,
-    AttemptTerms,
     Credential,
     Database,
     Event,
     Installation,
-    Move,
     Policy,
     Request,
     ResourceSpec,
     Rotation,
-    RotationState,
     Schedule,
     SecretTemplate,
     Server,
     Session,
-    Stage,
-    Trigger,
 )
+from rotation.states import AttemptState, RotationState, Stage, Trigger
 from tests.fakes.clock import START
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.model import CredentialCase, ResourceCase, RotationCase
+    from rotation.cases import CredentialCase, ResourceCase, RotationCase
 
 INSTALLATION = Installation("icfg_1", sealed_token=b"sealed")
 SERVER = Server("pg-eu-1", "postgresql", "127.0.0.1", 5432, admin_url_env="ADMIN_URL")

@@ -10,21 +10,10 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from rotation.model import (
-    Database,
-    Deadline,
-    Endpoint,
-    Installation,
-    Login,
-    PushBy,
-    Resource,
-    ResourceSpec,
-    ResourceState,
-    SealContext,
-    SecretTemplate,
-    Sensitive,
-    Server,
-)
+from rotation.cases import Deadline
+from rotation.model import Database, Endpoint, Installation, Login, Resource, ResourceSpec, SealContext, SecretTemplate, Server
+from rotation.sensitive import Sensitive
+from rotation.states import PushBy, ResourceState
 from rotation.vercel.client import VercelSettings, VercelSink
 from rotation.vercel.exchange import HttpClient
 from rotation.vercel.tokens import StoredTokens

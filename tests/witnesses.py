@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from worker.sandbox.customers import VARIABLE, address, connect
 from worker.sandbox.vercel_client import SandboxFailed
 

@@ -12,26 +12,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from rotation import driver, lifecycle, requests, retirement
-from rotation.model import (
-    ALIVE_STAGES,
-    Database,
-    Deadline,
-    Event,
-    Installation,
-    Login,
-    Policy,
-    Resource,
-    ResourceSpec,
-    ResourceState,
-    RotationState,
-    SecretTemplate,
-    Sensitive,
-    Server,
-    Stage,
-    Trigger,
-)
+from rotation.cases import Deadline
+from rotation.model import Database, Event, Installation, Login, Policy, Resource, ResourceSpec, SecretTemplate, Server
 from rotation.ports import Ports
 from rotation.requests import Asked, Received
+from rotation.sensitive import Sensitive
+from rotation.states import ALIVE_STAGES, ResourceState, RotationState, Stage, Trigger
 from rotation.store.rules import ENDED_STATES
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import FakeEngine

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rotation.engines.logins import SHORTEST_PASSWORD
-from rotation.model import InUse, PushBy, Window
+from rotation.model import Window
+from rotation.states import InUse, PushBy
 from worker.durations import parse_duration
 
 LONGEST_IDENTIFIER = 63

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotation.errors import Fault
-from rotation.model import Database, Endpoint, Login, Policy, PushBy, ResourceSpec, SecretTemplate, Sensitive, Server
+from rotation.model import Database, Endpoint, Login, Policy, ResourceSpec, SecretTemplate, Server
 from rotation.policy import faults as policy_faults
+from rotation.sensitive import Sensitive
+from rotation.states import PushBy
 from rotation.vercel.secrets import validate
 from rotation.vercel.template_sets import TEMPLATE_SETS
 from worker.addresses import is_guarded

@@ -22,8 +22,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 if TYPE_CHECKING:
-    from rotation.model import Sensitive
     from rotation.ports import Clock, Limiter
+    from rotation.sensitive import Sensitive
 
 LIMITER_LOST = "shared_limiter_lost"
 

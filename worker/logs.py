@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-    from rotation.model import Sensitive
+    from rotation.sensitive import Sensitive
     from worker.settings import LogFormat, LogLevel
 
 PROCESS_CRASHED = "process_crashed"

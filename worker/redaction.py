@@ -21,7 +21,7 @@ from uuid import UUID
 
 from pydantic import SecretBytes, SecretStr
 
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

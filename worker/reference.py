@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import typer
 
-from rotation.model import Sensitive, Window
+from rotation.model import Window
+from rotation.sensitive import Sensitive
 from rotation.vercel.template_sets import TEMPLATE_SETS
 from worker.cli.main import app
 from worker.documents import (

@@ -15,8 +15,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rotation.errors import Fault, Invalid
-from rotation.model import PushBy, Sensitive
 from rotation.ports import Terms
+from rotation.sensitive import Sensitive
+from rotation.states import PushBy
 from worker.addresses import broker_address, masked_address, service_address, sqlite_address, store_address
 from worker.durations import format_duration, parse_duration
 from worker.faults import told

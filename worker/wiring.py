@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
 from rotation.errors import Conflict, Fault, Invalid, Refused, Unavailable
-from rotation.model import Sensitive
 from rotation.ports import Ports
+from rotation.sensitive import Sensitive
 from rotation.store.canaries import Canaries
 from rotation.store.database import Database, make_engine
 from rotation.store.keyring import Keyring, KeyUse, create_key_file, load_key_file, read_keys

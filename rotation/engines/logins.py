@@ -7,7 +7,7 @@ import string
 from typing import TYPE_CHECKING
 
 from rotation.errors import Refused
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from rotation.ports import Entropy

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from rotation.cases import Deadline
     from rotation.engines.postgresql_roles import Role
-    from rotation.model import Credential, Deadline, Login, RenderedSecret, Resource, Sensitive, Server
+    from rotation.model import Credential, Login, RenderedSecret, Resource, Server
     from rotation.ports import Clock, Entropy, Sealer
+    from rotation.sensitive import Sensitive
 
 __all__ = ["AdminLogin", "PostgresqlEngine"]
 

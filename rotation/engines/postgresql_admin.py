@@ -25,10 +25,12 @@ from rotation.model import Endpoint, Login
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rotation.cases import Deadline
     from rotation.engines.deadlines import BoundedConnection, TimeLeft
     from rotation.engines.postgresql_logins import Logins
-    from rotation.model import Deadline, Sensitive, Server
+    from rotation.model import Server
     from rotation.ports import Clock
+    from rotation.sensitive import Sensitive
 
 READING_SECONDS = 30.0
 """How long a reading of the server's clock is believed."""

@@ -21,9 +21,10 @@ from rotation.errors import Fault, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rotation.cases import Deadline
     from rotation.engines.postgresql_admin import AdminSession, AdminSessions
     from rotation.engines.postgresql_roles import Role
-    from rotation.model import Deadline, Resource
+    from rotation.model import Resource
 
 ATTRIBUTES = sql.SQL("""
 SELECT rolname::text, ARRAY[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] FROM pg_roles WHERE rolname IN ({names})""")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rotation.engines.deadlines import TimeLeft
     from rotation.engines.hosts import Hosts
     from rotation.engines.scram import Salting
-    from rotation.model import Endpoint, Login, Sensitive, Server
+    from rotation.model import Endpoint, Login, Server
+    from rotation.sensitive import Sensitive
 
 BAD_PASSWORD = "28P01"  # noqa: S105 - an SQLSTATE
 NOT_PERMITTED = "28000"

@@ -12,14 +12,16 @@ from rotation.engines.postgresql_logins import BAD_PASSWORD, Door
 from rotation.engines.postgresql_removal import GRANTS_OPTIONS
 from rotation.engines.urls import endpoints
 from rotation.errors import Fault
-from rotation.model import Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rotation.cases import Deadline
     from rotation.engines.postgresql_admin import AdminSession, AdminSessions
     from rotation.engines.postgresql_logins import Logins
-    from rotation.model import Deadline, Resource
+    from rotation.model import Resource
 
 OLDEST = 150000
 SCRAM = "scram-sha-256"

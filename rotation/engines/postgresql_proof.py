@@ -20,10 +20,11 @@ from rotation.errors import Refused, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rotation.cases import Deadline
     from rotation.engines.deadlines import TimeLeft
     from rotation.engines.postgresql_admin import AdminSessions
     from rotation.engines.postgresql_logins import Logins
-    from rotation.model import Deadline, Login, RenderedSecret, Resource
+    from rotation.model import Login, RenderedSecret, Resource
 
 WHO = sql.SQL("SELECT session_user::text, current_database()::text")
 

@@ -9,14 +9,15 @@ from psycopg import sql
 from rotation.engines.postgresql_removal import OF_ROLE, block, drop, end_of_sessions, hand_over, holds, take_rights
 from rotation.engines.postgresql_roles import make_role, read_held, read_roles
 from rotation.errors import Refused
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rotation.cases import Deadline
     from rotation.engines.postgresql_admin import AdminSession, AdminSessions
     from rotation.engines.postgresql_roles import Role
-    from rotation.model import Deadline, Resource
+    from rotation.model import Resource
 
 NO_VERIFIER = Sensitive("SCRAM-SHA-256$…")
 NO_MARKER = "rollover:…"

@@ -16,9 +16,10 @@ from rotation.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rotation.cases import Deadline
     from rotation.engines.postgresql_admin import AdminSession, AdminSessions
     from rotation.engines.postgresql_roles import Role
-    from rotation.model import Deadline, Resource
+    from rotation.model import Resource
 
 ONE_WAIT = 1.0
 """Seconds for which the server itself waits for the end of a session that it was told to end."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rotation.engines.postgresql_admin import AdminSession
-    from rotation.model import Sensitive
+    from rotation.sensitive import Sensitive
 
 LISTS = frozenset(
     {

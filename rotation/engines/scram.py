@@ -11,7 +11,7 @@ import hmac
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 ITERATIONS = 4096
 """RFC 7677's least and PostgreSQL's default; a password of 190 random bits needs no more."""

@@ -12,7 +12,8 @@ from rotation.model import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rotation.model import Login, RenderedSecret, Resource, Sensitive
+    from rotation.model import Login, RenderedSecret, Resource
+    from rotation.sensitive import Sensitive
 
 SCHEMES = ("postgresql://", "postgres://")
 DEFAULT_PORT = 5432

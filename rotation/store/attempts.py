@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, exists, func, insert, or_, select, text, update
 
 from rotation.errors import IllegalMove
-from rotation.model import AttemptState, new_id
+from rotation.model import new_id
+from rotation.states import AttemptState
 from rotation.store.database import per_dialect
 from rotation.store.rows import attempt_of
 from rotation.store.rules import attempt_times, check_offered
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
 
-    from rotation.model import Attempt, AttemptTerms, Claim, Rotation
+    from rotation.cases import AttemptTerms, Claim
+    from rotation.model import Attempt, Rotation
     from rotation.store.database import Database
 
 ID_BYTES = 8

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, select, text
 
+from rotation.cases import CredentialCase, ResourceCase, RotationCase
 from rotation.errors import NotFound
-from rotation.model import CredentialCase, Resource, ResourceCase, ResourceState, RotationCase, RotationState
+from rotation.model import Resource
+from rotation.states import ResourceState, RotationState
 from rotation.store.documents import DIALECTS, decoded, document, many, one, row, time_of
 from rotation.store.rows import attempt_of, credential_of, installation_of, request_of, rotation_of, schedule_of, server_of
 from rotation.store.specs import spec_from_json
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, TextClause
 
-    from rotation.model import Attempt, Claim, Credential, Request, ResourceSpec
+    from rotation.cases import Claim
+    from rotation.model import Attempt, Credential, Request, ResourceSpec
     from rotation.ports import Clock
     from rotation.store.documents import Document
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rotation.model import ALIVE_STAGES, Move, Rotation, RotationState
+from rotation.states import ALIVE_STAGES, RotationState
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.model import Attempt, Claim, Credential, CredentialCase, Resource, RotationCase
+    from rotation.cases import Claim, CredentialCase, Move, RotationCase
+    from rotation.model import Attempt, Credential, Resource, Rotation
 
 
 def next_rotation_case(

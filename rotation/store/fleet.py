@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, insert, select, text, update
 
 from rotation.errors import Conflict, NotFound
-from rotation.model import ResourceState
+from rotation.states import ResourceState
 from rotation.store.cases import read_resource
 from rotation.store.moves import insert_credential
 from rotation.store.rows import installation_of, schedule_columns, server_columns, server_of

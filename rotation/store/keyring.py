@@ -30,7 +30,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rotation.errors import Conflict, Fault, Invalid, NotFound
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

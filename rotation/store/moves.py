@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, insert, or_, select, update
 
 from rotation.errors import IllegalMove, LostClaim
-from rotation.model import ALIVE_STAGES, ResourceState, Rotation, Stage
+from rotation.model import Rotation
+from rotation.states import ALIVE_STAGES, ResourceState, Stage
 from rotation.store.attempts import answer_attempt, open_attempt
 from rotation.store.rows import (
     credential_columns,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table, Update
 
-    from rotation.model import Attempt, AttemptTerms, Credential, Move, Wait
+    from rotation.cases import AttemptTerms, Move, Wait
+    from rotation.model import Attempt, Credential
 
     Claimable = Rotation | Credential
 

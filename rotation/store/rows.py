@@ -5,20 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rotation.errors import Refused
-from rotation.model import (
-    Attempt,
-    AttemptState,
-    Credential,
-    Installation,
-    InUse,
-    Request,
-    Rotation,
-    RotationState,
-    Schedule,
-    Server,
-    Stage,
-    Trigger,
-)
+from rotation.model import Attempt, Credential, Installation, Request, Rotation, Schedule, Server
+from rotation.states import AttemptState, InUse, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rotation.errors import IllegalMove
-from rotation.model import ALIVE_STAGES, ROTATION_MOVES, STAGE_MOVES, AttemptState, RotationState
+from rotation.states import ALIVE_STAGES, ROTATION_MOVES, STAGE_MOVES, AttemptState, RotationState
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.model import Attempt, AttemptTerms, Credential, Move, Rotation
+    from rotation.cases import AttemptTerms, Move
+    from rotation.model import Attempt, Credential, Rotation
 
 ENDED_STATES = frozenset(state for state, moves in ROTATION_MOVES.items() if not moves)
 """A rotation in one of these is history: it is never claimed or written again."""

@@ -29,7 +29,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rotation.errors import KeyMissing, Refused
-from rotation.model import SealContext, Sensitive
+from rotation.model import SealContext
+from rotation.sensitive import Sensitive
 from rotation.store.keyring import FINGERPRINT_BYTES, KEY_BYTES, SEALING_USES, KeyUse, key_id
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from datetime import time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rotation.errors import Refused
-from rotation.model import Database, Endpoint, InUse, Policy, PushBy, ResourceSpec, SecretTemplate, Window
+from rotation.model import Database, Endpoint, Policy, ResourceSpec, SecretTemplate, Window
+from rotation.states import InUse, PushBy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from rotation.cases import Claim, Deadline, Move, RotationCase
 from rotation.errors import OutcomeUnknown, Unavailable
-from rotation.model import Claim, Deadline, Event, Move, Rotation, RotationCase
+from rotation.model import Event, Rotation
 from rotation.store import due
 from rotation.store.attempts import may_send
 from rotation.store.audit import AuditTrail
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-    from rotation.model import Attempt, AttemptTerms, Credential, CredentialCase, Installation, ResourceCase, Server, Session, Wait
+    from rotation.cases import AttemptTerms, CredentialCase, ResourceCase, Wait
+    from rotation.model import Attempt, Credential, Installation, Server, Session
     from rotation.ports import Answer, Clock, Terms
     from rotation.store.audit import AuditFault, Checkpoint
 

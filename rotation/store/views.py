@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Select, func, or_, select, text, tuple_
 
 from rotation.errors import NotFound
-from rotation.model import Credential, Event, ResourceState, Rotation, RotationState, Stage
+from rotation.model import Credential, Event, Rotation
+from rotation.states import ResourceState, RotationState, Stage
 from rotation.store.rows import attempt_of, credential_of, request_of, rotation_of
 from rotation.store.tables import (
     ALIVE,

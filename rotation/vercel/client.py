@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from rotation.errors import Fault, Invalid, Refused, Unavailable
-from rotation.model import PushBy, PushOutcome, PushVerdict
+from rotation.model import PushOutcome, PushVerdict
+from rotation.states import PushBy
 from rotation.vercel import secrets as templates
 from rotation.vercel.exchange import check_address
 from rotation.vercel.outcomes import NOT_APPLIED, outcome_of
@@ -18,8 +19,10 @@ from rotation.vercel.outcomes import NOT_APPLIED, outcome_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rotation.model import Deadline, Installation, Login, RenderedSecret, Resource, Sensitive
+    from rotation.cases import Deadline
+    from rotation.model import Installation, Login, RenderedSecret, Resource
     from rotation.ports import Clock
+    from rotation.sensitive import Sensitive
     from rotation.vercel.exchange import HttpClient
     from rotation.vercel.tokens import TokenSource
 

@@ -26,7 +26,7 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rotation.model import Deadline
+    from rotation.cases import Deadline
     from rotation.ports import Clock
 
 Resolved = tuple[str, ...] | OSError | UnicodeError

@@ -18,7 +18,7 @@ from rotation.vercel.deadlines import Call, DeadlineTransport, during
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rotation.model import Deadline
+    from rotation.cases import Deadline
     from rotation.ports import Clock
 
 LARGEST_BODY = 64 * 1024

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from rotation.errors import Fault, Invalid
-from rotation.model import RenderedSecret, Sensitive
+from rotation.model import RenderedSecret
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

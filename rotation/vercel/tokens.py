@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlencode
 
 from rotation.errors import Refused, Unavailable
-from rotation.model import SealContext, Sensitive
+from rotation.model import SealContext
+from rotation.sensitive import Sensitive
 from rotation.vercel.exchange import check_address
 
 if TYPE_CHECKING:
-    from rotation.model import Deadline, Installation
+    from rotation.cases import Deadline
+    from rotation.model import Installation
     from rotation.ports import Clock, Sealer
     from rotation.vercel.exchange import Answer, HttpClient
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation.model import RotationState, Stage
+from rotation.states import RotationState, Stage
 from tests.processes import Process
 from tests.promises import assert_kept
 from tests.rigs import PATIENCE, Rig, is_ready

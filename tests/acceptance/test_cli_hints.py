@@ -7,7 +7,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation.model import RotationState
+from rotation.states import RotationState
 from tests.rigs import PATIENCE, Rig, is_ready
 
 if TYPE_CHECKING:

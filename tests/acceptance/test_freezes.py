@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation.model import AttemptState, RotationState
+from rotation.states import AttemptState, RotationState
 from tests.acceptance.conftest import CUSTOMERS
 from tests.promises import assert_kept
 from tests.rigs import CustomersServer, Rig, logins_locked, prepared, waits_for_lock

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation.model import AttemptState, RotationState, Stage, Trigger
+from rotation.states import AttemptState, RotationState, Stage, Trigger
 from tests.acceptance.conftest import STORES
 from tests.promises import assert_kept
 from tests.rigs import Rig, logins_locked, waits_for_lock

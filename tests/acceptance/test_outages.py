@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation.model import AttemptState, RotationState
+from rotation.states import AttemptState, RotationState
 from tests.acceptance.conftest import STORE, new_database
 from tests.promises import assert_kept
 from tests.rigs import Rig

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rotation.model import AttemptState, PushBy, RotationState, Sensitive, Stage, Trigger
+from rotation.sensitive import Sensitive
+from rotation.states import AttemptState, PushBy, RotationState, Stage, Trigger
 from tests.acceptance.conftest import STORES
 from tests.promises import assert_kept
 from tests.rigs import GRACE, Rig

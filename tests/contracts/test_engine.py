@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import LostClaim, Refused, Unavailable
-from rotation.model import APPLICATION_NAME, Credential, Login, Minted, RenderedSecret, Resource, Sensitive
+from rotation.model import APPLICATION_NAME, Credential, Login, Minted, RenderedSecret, Resource
+from rotation.sensitive import Sensitive
 from tests.engine_worlds import FakeWorld, RealWorld
 from tests.postgresql_servers import BINARIES
 from tests.postgresql_tenants import credential_of

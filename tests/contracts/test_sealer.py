@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotation.errors import KeyMissing, Refused
-from rotation.model import SealContext, Sensitive
+from rotation.model import SealContext
+from rotation.sensitive import Sensitive
 from rotation.store.keyring import Key, Keyring, KeyUse
 from rotation.store.sealing import KeyringSealer
 from tests.fakes.sealer import FakeSealer

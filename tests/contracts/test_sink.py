@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Invalid
-from rotation.model import AttemptState, Login, PushBy, PushOutcome, PushVerdict, SecretTemplate, Sensitive
+from rotation.model import Login, PushOutcome, PushVerdict, SecretTemplate
+from rotation.sensitive import Sensitive
+from rotation.states import AttemptState, PushBy
 from tests.fakes import sink as fakes
 from tests.vercel_peers import LOGIN, TOKEN, a_resource, a_sink, an_installation, within
 from worker.sandbox import vercel_faults as faults

@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rotation.cases import Move, Wait
 from rotation.errors import Conflict, IllegalMove, LostClaim, NotFound
-from rotation.model import (
-    AttemptState,
-    Move,
-    RotationState,
-    Schedule,
-    Stage,
-    Trigger,
-    Wait,
-)
+from rotation.model import Schedule
+from rotation.states import AttemptState, RotationState, Stage, Trigger
 from tests.store_benches import DAY, MINUTE, begin, complete, register
 from tests.store_samples import (
     INSTALLATION,
@@ -39,7 +33,8 @@ from tests.store_samples import (
 )
 
 if TYPE_CHECKING:
-    from rotation.model import Resource, ResourceCase
+    from rotation.cases import ResourceCase
+    from rotation.model import Resource
     from tests.store_benches import Bench
 
 

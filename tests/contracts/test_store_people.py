@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rotation.cases import Move, Wait
 from rotation.errors import LostClaim
-from rotation.model import Move, ResourceState, Schedule, Wait
+from rotation.model import Schedule
+from rotation.states import ResourceState
 from tests.store_benches import DAY, MINUTE, begin, complete
 from tests.store_samples import INSTALLATION, blocked, completed, event, present, spec
 
 if TYPE_CHECKING:
-    from rotation.model import Resource, ResourceCase
+    from rotation.cases import ResourceCase
+    from rotation.model import Resource
     from tests.store_benches import Bench
 
 

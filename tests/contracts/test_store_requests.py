@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rotation.cases import AttemptTerms, Move, Wait
 from rotation.errors import Conflict, IllegalMove, NotFound
-from rotation.model import (
-    AttemptState,
-    AttemptTerms,
-    Move,
-    ResourceState,
-    Schedule,
-    Wait,
-)
+from rotation.model import Schedule
+from rotation.states import AttemptState, ResourceState
 from rotation.store.rules import INSTALLATIONS
 from tests.store_benches import DAY, MINUTE, begin, complete, register
 from tests.store_samples import (
@@ -36,7 +31,8 @@ from tests.store_samples import (
 )
 
 if TYPE_CHECKING:
-    from rotation.model import Resource, ResourceCase
+    from rotation.cases import ResourceCase
+    from rotation.model import Resource
     from tests.store_benches import Bench
 
 

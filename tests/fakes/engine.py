@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 from rotation.engines.logins import new_password, new_username
 from rotation.engines.urls import targets
 from rotation.errors import Fault, LostClaim, Refused, Unavailable
-from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Sensitive, Session
+from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from rotation.model import Credential, Deadline, Login, RenderedSecret, Resource, Server
+    from rotation.cases import Deadline
+    from rotation.model import Credential, Login, RenderedSecret, Resource, Server
     from rotation.ports import Clock, Entropy, Sealer
 
 

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from rotation.errors import KeyMissing, Refused
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from rotation.model import SealContext

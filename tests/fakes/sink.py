@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from rotation.model import Deadline, Installation, Login, RenderedSecret, Resource
+    from rotation.cases import Deadline
+    from rotation.model import Installation, Login, RenderedSecret, Resource
 
 Key = tuple[str, str]
 """Installation and the provider's id of the resource."""

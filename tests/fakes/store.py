@@ -6,21 +6,10 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rotation.cases import Claim, CredentialCase, Deadline, Move, ResourceCase, RotationCase
 from rotation.errors import LostClaim
-from rotation.model import (
-    ALIVE_STAGES,
-    AttemptState,
-    Claim,
-    CredentialCase,
-    Deadline,
-    Event,
-    Move,
-    ResourceCase,
-    ResourceState,
-    Rotation,
-    RotationCase,
-    RotationState,
-)
+from rotation.model import Event, Rotation
+from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState
 from rotation.store.rules import ENDED_STATES, INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
 from tests.fakes.store_fleet import Fleet
 from tests.fakes.store_moves import Moves
@@ -28,7 +17,8 @@ from tests.fakes.store_moves import Moves
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rotation.model import Attempt, AttemptTerms, Credential, Installation, Server, Session, Wait
+    from rotation.cases import AttemptTerms, Wait
+    from rotation.model import Attempt, Credential, Installation, Server, Session
     from rotation.ports import Answer
 
 

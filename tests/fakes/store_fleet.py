@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rotation.errors import Conflict
-from rotation.model import Resource, ResourceState
+from rotation.model import Resource
+from rotation.states import ResourceState
 from rotation.store.rules import INSTALLATIONS
 from tests.fakes.store_memory import Draft, Memory
 

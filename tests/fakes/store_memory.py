@@ -10,8 +10,8 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from rotation.errors import Conflict, NotFound
-from rotation.model import ALIVE_STAGES, OPEN_STATES, RotationState, Stage
 from rotation.ports import Terms
+from rotation.states import ALIVE_STAGES, OPEN_STATES, RotationState, Stage
 from rotation.store.rules import ENDED_STATES
 from tests.fakes.clock import FakeClock
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rotation.errors import Conflict, IllegalMove, LostClaim
-from rotation.model import Attempt, AttemptState, ResourceState, Rotation
+from rotation.model import Attempt, Rotation
+from rotation.states import AttemptState, ResourceState
 from rotation.store.rules import attempt_times, check_credential, check_offered, check_outcome, check_rotation, check_rows
 from tests.fakes.store_memory import Memory
 
 if TYPE_CHECKING:
-    from rotation.model import AttemptTerms, Credential, CredentialCase, Move, RotationCase
+    from rotation.cases import AttemptTerms, CredentialCase, Move, RotationCase
+    from rotation.model import Credential
     from tests.fakes.store_memory import Draft
 
 

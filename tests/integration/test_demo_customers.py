@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rotation.model import PushBy, Sensitive
+from rotation.sensitive import Sensitive
+from rotation.states import PushBy
 from worker.machine import MachineEntropy
 from worker.sandbox import customers, fleet
 from worker.sandbox.customers import Answer, Customer, Tally

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Refused, Unavailable
-from rotation.model import Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 from tests.postgresql_tenants import (
     ADMIN,
     SystemEntropy,

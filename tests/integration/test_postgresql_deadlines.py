@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from rotation.cases import Deadline
 from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable
-from rotation.model import Deadline, Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 from tests.postgresql_tenants import (
     ADMIN,
     SystemClock,

@@ -8,7 +8,8 @@ import pytest
 
 from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
 from rotation.errors import Refused
-from rotation.model import Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 from tests.fakes.sealer import FakeSealer
 from tests.postgresql_servers import QUICK
 from tests.postgresql_tenants import (

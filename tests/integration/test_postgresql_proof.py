@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from rotation.errors import Refused, Unavailable
-from rotation.model import Endpoint, Login, RenderedSecret, Sensitive
+from rotation.model import Endpoint, Login, RenderedSecret
+from rotation.sensitive import Sensitive
 from tests.fakes.pooler import REFUSAL, FakePooler
 from tests.postgresql_servers import BINARIES
 from tests.postgresql_tenants import SystemEntropy, as_superuser, credential_of, engine_for, new_tenant, within

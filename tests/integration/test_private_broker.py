@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from worker.sandbox.broker import BrokerFailed, PrivateBroker, find_server
 
 ONCE = Retry(NoBackoff(), 0)

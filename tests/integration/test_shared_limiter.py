@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from tests.fakes.clock import FakeClock
 from worker.limits import BREAK, LocalLimiter, RateLimit, RedisLimiter, connect
 from worker.sandbox.broker import PrivateBroker

@@ -26,7 +26,7 @@ from tests.store_samples import INSTALLATION, SERVER, ask, event, offered, plann
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rotation.model import RotationCase
+    from rotation.cases import RotationCase
     from tests.sql_stores import SqlBench
 
 SECRET = "hunter2-canary"

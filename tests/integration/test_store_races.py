@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
+from rotation.cases import Wait
 from rotation.errors import Conflict, LostClaim
-from rotation.model import RotationState, Schedule, Session, Stage, Wait
+from rotation.model import Schedule, Session
 from rotation.ports import Terms
+from rotation.states import RotationState, Stage
 from rotation.store.sql import SqlStore
 from rotation.store.tables import attempts, credentials, events, rotations
 from tests.sql_stores import AUDIT_KEY
@@ -40,7 +42,7 @@ from worker.machine import MachineClock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rotation.model import Move, RotationCase
+    from rotation.cases import Move, RotationCase
     from tests.sql_stores import SqlBench
 
 THREADS = 4

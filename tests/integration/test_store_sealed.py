@@ -14,7 +14,9 @@ import pytest
 from sqlalchemy import select, update
 
 from rotation.errors import NotFound
-from rotation.model import Installation, Schedule, SealContext, Sensitive, Stage
+from rotation.model import Installation, Schedule, SealContext
+from rotation.sensitive import Sensitive
+from rotation.states import Stage
 from rotation.store import sealed
 from rotation.store.canaries import Canaries
 from rotation.store.keyring import Key, Keyring, KeyUse

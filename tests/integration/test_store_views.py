@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rotation.cases import Move, Wait
 from rotation.errors import Conflict, NotFound
-from rotation.model import Installation, Move, ResourceState, RotationState, Schedule, Session, Stage, Wait
+from rotation.model import Installation, Schedule, Session
+from rotation.states import ResourceState, RotationState, Stage
 from tests.store_samples import (
     INSTALLATION,
     SERVER,
@@ -26,7 +28,8 @@ from tests.store_samples import (
 )
 
 if TYPE_CHECKING:
-    from rotation.model import Credential, RotationCase
+    from rotation.cases import RotationCase
+    from rotation.model import Credential
     from rotation.store.sql import SqlStore
     from tests.sql_stores import SqlBench
 

@@ -10,8 +10,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from rotation.cases import Deadline
 from rotation.errors import Invalid, Refused, Unavailable
-from rotation.model import Deadline, Installation, PushBy, PushOutcome, PushVerdict, Sensitive
+from rotation.model import Installation, PushOutcome, PushVerdict
+from rotation.sensitive import Sensitive
+from rotation.states import PushBy
 from rotation.vercel.client import VercelSettings, VercelSink
 from rotation.vercel.exchange import HttpClient
 from rotation.vercel.tokens import ClientCredentials, ClientCredentialsSettings, StoredTokens

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rotation.model import AttemptState, PushOutcome, PushVerdict, RenderedSecret, Sensitive
+from rotation.model import PushOutcome, PushVerdict, RenderedSecret
+from rotation.sensitive import Sensitive
+from rotation.states import AttemptState
 from rotation.vercel.exchange import HttpClient
 from tests.vercel_peers import (
     LOGIN,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Fault, Invalid, RolloverError, Unavailable
-from rotation.model import Sensitive, Window
+from rotation.model import Window
+from rotation.sensitive import Sensitive
 from worker.cli import output
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotation.errors import Fault
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from rotation.store.keyring import read_keys
 from tools import deployment_secrets
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from rotation.model import PushBy, RotationState, Stage
+from rotation.states import PushBy, RotationState, Stage
 from worker.sandbox import display
 from worker.sandbox.customers import Answer, Tally
 from worker.sandbox.scoreboard import Board, Findings, Generation, Standing, Summary, changes, orphans

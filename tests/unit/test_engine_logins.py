@@ -12,7 +12,7 @@ from psycopg import pq
 from rotation.engines.logins import ALPHABET, new_password, new_username
 from rotation.engines.scram import Salting, salting_of, verifier
 from rotation.errors import Refused
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from tests.fakes.entropy import FakeEntropy
 
 

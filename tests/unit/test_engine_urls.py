@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from rotation.engines.urls import endpoints, targets
 from rotation.errors import Refused
-from rotation.model import Database, Endpoint, Login, RenderedSecret, Resource, ResourceSpec, ResourceState, Sensitive, Server
+from rotation.model import Database, Endpoint, Login, RenderedSecret, Resource, ResourceSpec, Server
+from rotation.sensitive import Sensitive
+from rotation.states import ResourceState
 
 LOGIN = Login("app_g1", Sensitive("Secret0Password"))
 POOLED = Endpoint("pooled", "pool.example.com", 6432)

@@ -11,7 +11,9 @@ from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from rotation.errors import Fault, Invalid
-from rotation.model import Endpoint, InUse, Login, PushBy, SecretTemplate, Sensitive, Window
+from rotation.model import Endpoint, Login, SecretTemplate, Window
+from rotation.sensitive import Sensitive
+from rotation.states import InUse, PushBy
 from rotation.vercel.template_sets import TEMPLATE_SETS
 from worker.inventory import ResourceFile, Rules, ServerFile, parse_resource, parse_server, read_resource, read_server
 from worker.settings import load

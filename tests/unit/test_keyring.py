@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Conflict, Invalid, NotFound, RolloverError
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from rotation.store import keyring
 from rotation.store.keyring import Key, KeyUse
 

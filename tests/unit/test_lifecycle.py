@@ -13,25 +13,16 @@ import pytest
 
 from rotation import driver, lifecycle, requests, retirement
 from rotation.errors import Conflict, OutcomeUnknown, Refused, Unavailable
-from rotation.model import (
-    ROTATION_MOVES,
-    STAGE_MOVES,
-    AttemptState,
-    Event,
-    PushOutcome,
-    ResourceState,
-    RotationState,
-    Stage,
-    Trigger,
-    Window,
-)
+from rotation.model import Event, PushOutcome, Window
+from rotation.states import ROTATION_MOVES, STAGE_MOVES, AttemptState, ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.world import Killed, World, with_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rotation.model import Deadline, Installation, PushOutcome, RenderedSecret, Resource
+    from rotation.cases import Deadline
+    from rotation.model import Installation, PushOutcome, RenderedSecret, Resource
     from rotation.requests import Received
 
 HOUR = timedelta(hours=1)

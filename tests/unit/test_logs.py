@@ -21,7 +21,7 @@ import sqlalchemy
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from worker.logs import Output, alarm, configure
 from worker.settings import LogFormat, LogLevel, load
 

@@ -10,7 +10,7 @@ import pytest
 
 from rotation import losses, requests
 from rotation.errors import Conflict, Unavailable
-from rotation.model import RotationState, Stage, Trigger
+from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.world import World, with_policy
 

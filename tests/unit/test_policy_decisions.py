@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotation import policy as decide
-from rotation.model import Credential, InUse, Policy, Request, Stage, Trigger, Window
+from rotation.model import Credential, Policy, Request, Window
 from rotation.policy import Grace, Setback
+from rotation.states import InUse, Stage, Trigger
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

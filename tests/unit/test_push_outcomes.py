@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotation.model import AttemptState, PushVerdict
+from rotation.model import PushVerdict
+from rotation.states import AttemptState
 from rotation.vercel.exchange import Answer
 from rotation.vercel.outcomes import outcome_of
 

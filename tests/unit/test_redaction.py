@@ -16,7 +16,8 @@ from hypothesis import settings as run_with
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rotation.model import Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 from worker.redaction import HIDDEN, LONGEST_TEXT, Redactor, is_telling
 
 unhurried = run_with(deadline=None)  # a busy machine is no fault

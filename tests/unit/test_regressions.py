@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import driver, endings, lifecycle, requests
-from rotation.model import Event, ResourceState, RotationState, SecretTemplate, Stage, Trigger
+from rotation.model import Event, SecretTemplate
 from rotation.requests import Reception
+from rotation.states import ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.world import World, with_policy
 

@@ -10,7 +10,7 @@ import pytest
 
 from rotation import driver, lifecycle, requests, retirement
 from rotation.errors import Conflict
-from rotation.model import ResourceState, Stage, Trigger
+from rotation.states import ResourceState, Stage, Trigger
 from tests.fakes.clock import FakeClock
 from tests.world import Killed, World
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotation.errors import Invalid
-from rotation.model import Endpoint, Login, RenderedSecret, SecretTemplate, Sensitive, Server
+from rotation.model import Endpoint, Login, RenderedSecret, SecretTemplate, Server
+from rotation.sensitive import Sensitive
 from rotation.vercel.secrets import full_name, parse, payload, render, validate
 from rotation.vercel.template_sets import TEMPLATE_SETS
 from tests.vercel_peers import LOGIN, URL_TEMPLATE, a_resource

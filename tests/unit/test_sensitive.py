@@ -22,7 +22,8 @@ from pydantic_core import PydanticSerializationError, to_json
 from rich.console import Console
 from rich.traceback import Traceback
 
-from rotation.model import Login, Minted, RenderedSecret, Sensitive
+from rotation.model import Login, Minted, RenderedSecret
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Callable

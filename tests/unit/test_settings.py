@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rotation.errors import Fault, Invalid
-from rotation.model import PushBy, Sensitive
+from rotation.sensitive import Sensitive
+from rotation.states import PushBy
 from worker.addresses import BROKERS, masked_address
 from worker.settings import SECRETS, LogFormat, LogLevel, Settings, load
 

@@ -8,7 +8,8 @@ from datetime import time, timedelta
 import pytest
 
 from rotation.errors import Refused
-from rotation.model import Database, Endpoint, InUse, Policy, PushBy, ResourceSpec, SecretTemplate, Window
+from rotation.model import Database, Endpoint, Policy, ResourceSpec, SecretTemplate, Window
+from rotation.states import InUse, PushBy
 from rotation.store.specs import spec_from_json, spec_to_json
 
 PLAIN = ResourceSpec("icfg_1", "store_1", "postgres", "postgresql", True, Database("pg", "orders", "owner", "orders"), ())

@@ -10,7 +10,7 @@ from rotation.errors import Fault, Invalid
 from worker.durations import format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from rotation.model import Sensitive
+    from rotation.sensitive import Sensitive
 
 ResourceName = Annotated[str, typer.Argument(metavar="RESOURCE", help="installation/id, or the id alone where it is unique.")]
 InstallationId = Annotated[str, typer.Argument(metavar="INSTALLATION", help="Vercel's id of the installation, e.g. icfg_1.")]
@@ -39,7 +39,7 @@ def token(file: Path | None) -> "Sensitive":
     """
     import sys  # noqa: PLC0415 - only here
 
-    from rotation.model import Sensitive  # noqa: PLC0415 - not for help
+    from rotation.sensitive import Sensitive  # noqa: PLC0415 - not for help
 
     if file is not None:
         text = _file_text(file)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from rotation.errors import Refused, RolloverError
-from rotation.model import ResourceState
+from rotation.states import ResourceState
 from worker.cli import output, session
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from rotation.errors import Fault, Invalid, Refused
 from worker.cli import output
 
 if TYPE_CHECKING:
-    from rotation.model import Credential, Request, Resource, Trigger
+    from rotation.model import Credential, Request, Resource
+    from rotation.states import Trigger
     from worker.cli.session import Session
 
 
@@ -34,7 +35,8 @@ class Rehearsal:
 
 def rehearse(here: "Session", resource: "Resource", trigger: "Trigger", grace: timedelta | None) -> Rehearsal:
     """Look at everything that a rotation would look at. Raises `Unavailable` when the database does not answer."""
-    from rotation.model import Request, Stage  # noqa: PLC0415 - imported when it runs
+    from rotation.model import Request  # noqa: PLC0415 - imported when it runs
+    from rotation.states import Stage  # noqa: PLC0415 - imported when it runs
 
     known = [one.credential for one in here.store.views.credentials(resource.id)]
     current = next((one for one in known if one.stage is Stage.CURRENT), None)
@@ -93,7 +95,7 @@ def tell(plan: Rehearsal) -> None:
 
 
 def _held(here: "Session", resource: "Resource") -> list[Fault]:
-    from rotation.model import ResourceState  # noqa: PLC0415 - imported when it runs
+    from rotation.states import ResourceState  # noqa: PLC0415 - imported when it runs
 
     faults = []
     if resource.state is not ResourceState.ACTIVE:
@@ -107,7 +109,8 @@ def _held(here: "Session", resource: "Resource") -> list[Fault]:
 
 def _variables(here: "Session", resource: "Resource", username: str) -> tuple[tuple[str, ...], tuple[Fault, ...]]:
     """The names under which Vercel would hold the values, each rendered once to see that it can be."""
-    from rotation.model import Login, Sensitive  # noqa: PLC0415 - imported when it runs
+    from rotation.model import Login  # noqa: PLC0415 - imported when it runs
+    from rotation.sensitive import Sensitive  # noqa: PLC0415 - imported when it runs
     from rotation.vercel.secrets import full_name  # noqa: PLC0415
 
     try:

@@ -11,7 +11,8 @@ from rotation.errors import Conflict, Fault, Invalid, RolloverError
 from worker.cli import arguments, output, session
 
 if TYPE_CHECKING:
-    from rotation.model import Resource, ResourceState
+    from rotation.model import Resource
+    from rotation.states import ResourceState
     from rotation.store.views import ResourceLine
     from worker.inventory import ResourceFile
 
@@ -68,7 +69,9 @@ def adopt(
     as_json: output.Json = False,
 ) -> None:
     """Prepare the login that is in use now, so that later ones can share what it owns. It keeps working; repeating is harmless."""
-    from rotation.model import Event, Move, Stage  # noqa: PLC0415 - imported when it runs
+    from rotation.cases import Move  # noqa: PLC0415 - imported when it runs
+    from rotation.model import Event  # noqa: PLC0415 - imported when it runs
+    from rotation.states import Stage  # noqa: PLC0415 - imported when it runs
 
     with session.opened() as here:
         resource = here.resource(name)
@@ -97,7 +100,7 @@ def list_all(
     as_json: output.Json = False,
 ) -> None:
     """List the resources."""
-    from rotation.model import ResourceState  # noqa: PLC0415 - imported when it runs
+    from rotation.states import ResourceState  # noqa: PLC0415 - imported when it runs
 
     if state and state not in set(ResourceState):
         raise typer.BadParameter(f"unknown state; there are {', '.join(ResourceState)}")
@@ -170,7 +173,7 @@ def check(name: arguments.ResourceName, *, as_json: output.Json = False) -> None
 def pause(name: MaybeResource = None, *, everything: All = False, reason: arguments.Reason = "") -> None:
     """Hold a resource back, or the fleet: nothing is rotated or retired until it is resumed. What was offered goes on."""
     from rotation import requests  # noqa: PLC0415 - imported when it runs
-    from rotation.model import ResourceState  # noqa: PLC0415
+    from rotation.states import ResourceState  # noqa: PLC0415
 
     with session.opened() as here:
         _each(
@@ -186,7 +189,7 @@ def pause(name: MaybeResource = None, *, everything: All = False, reason: argume
 def resume(name: MaybeResource = None, *, everything: All = False, reason: arguments.Reason = "") -> None:
     """Let a paused resource, or the fleet, go on: what became due meanwhile is due now, once."""
     from rotation import requests  # noqa: PLC0415 - imported when it runs
-    from rotation.model import ResourceState  # noqa: PLC0415
+    from rotation.states import ResourceState  # noqa: PLC0415
 
     with session.opened() as here:
         _each(

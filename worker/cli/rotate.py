@@ -46,7 +46,7 @@ def rotate(
     When this returns the request is on record, and a worker will answer it whatever crashes.
     """
     from rotation import requests  # noqa: PLC0415 - imported when it runs
-    from rotation.model import Trigger  # noqa: PLC0415
+    from rotation.states import Trigger  # noqa: PLC0415
 
     if emergency and grace is not None:
         raise typer.BadParameter("--grace and --emergency contradict each other: an emergency gives no grace")
@@ -116,7 +116,7 @@ def _answered(
     here: session.Session, resource: "Resource", ask: "Callable[[], Received]", words: "Mapping[str, str]", *, wait: bool, as_json: bool
 ) -> None:
     """Put a request on record, tell the workers, say what became of it, and look on if that is wanted."""
-    from rotation.model import RotationState  # noqa: PLC0415 - imported when it runs
+    from rotation.states import RotationState  # noqa: PLC0415 - imported when it runs
     from worker.cli.hinting import ready  # noqa: PLC0415
     from worker.cli.watching import watch  # noqa: PLC0415
 

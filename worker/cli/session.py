@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rotation.model import Deadline
+from rotation.cases import Deadline
 from worker.cli import output
 
 if TYPE_CHECKING:

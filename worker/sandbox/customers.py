@@ -18,7 +18,8 @@ import pg8000.exceptions
 import pg8000.native
 import psycopg
 
-from rotation.model import Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     import random

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotation.errors import RolloverError
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from worker.sandbox.postgresql import PrivatePostgresql, find_binaries
 from worker.sandbox.vercel import SandboxVercel
 from worker.supervisor import Inbox

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rotation.model import Stage
+from rotation.states import Stage
 from worker.sandbox.scoreboard import seconds
 
 if TYPE_CHECKING:

@@ -15,15 +15,16 @@ import psycopg
 from psycopg import sql
 
 from rotation.engines.logins import SHORTEST_PASSWORD, new_password
-from rotation.model import Database, Login, Policy, PushBy, ResourceSpec, SecretTemplate, Server
+from rotation.model import Database, Login, Policy, ResourceSpec, SecretTemplate, Server
+from rotation.states import PushBy
 from worker.sandbox.vercel_world import Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rotation.model import Sensitive
     from rotation.ports import Entropy
+    from rotation.sensitive import Sensitive
     from worker.sandbox.postgresql import PrivatePostgresql
     from worker.sandbox.vercel_world import World
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from rotation.model import RotationState, Stage
+from rotation.states import RotationState, Stage
 from rotation.store.tables import credentials, resources, rotations
 from worker.sandbox.scoreboard import Generation, Standing
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rotation.errors import RolloverError
-from rotation.model import Login, Sensitive
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

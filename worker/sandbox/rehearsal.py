@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from rotation.errors import Conflict
-from rotation.model import Sensitive
+from rotation.sensitive import Sensitive
 from worker.machine import MachineEntropy
 from worker.sandbox import fleet
 from worker.sandbox.customers import Customer

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, cast
 from celery import Celery
 
 from rotation import requests
+from rotation.cases import Deadline
 from rotation.errors import Unavailable
-from rotation.model import Deadline, Event, Installation, SealContext, Sensitive, Trigger
+from rotation.model import Event, Installation, SealContext
+from rotation.sensitive import Sensitive
+from rotation.states import Trigger
 from worker.machine import MachineEntropy
 from worker.sandbox import fleet, stocktaking
 from worker.sandbox.customers import Customer

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation.model import ALIVE_STAGES, RotationState, Stage
+from rotation.states import ALIVE_STAGES, RotationState, Stage
 from worker.sandbox.customers import Answer, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from rotation.model import PushBy
+    from rotation.states import PushBy
 
 ROTATES_WITHIN = timedelta(seconds=10)
 """A run that is longer than this has no excuse for showing no rotation."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from rotation.model import Sensitive, Stage
+from rotation.sensitive import Sensitive
+from rotation.states import Stage
 from worker.sandbox import fleet
 from worker.sandbox.customers import VARIABLE, address, knock
 from worker.sandbox.scoreboard import Findings, Summary, orphans

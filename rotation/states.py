@@ -1,0 +1,119 @@
+"""The states of rotations, resources and attempts, the stages of credentials, and which moves between them are legal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Trigger(StrEnum):
+    """Who asked for a rotation."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    VERCEL = "vercel"
+    EMERGENCY = "emergency"
+
+
+class RotationState(StrEnum):
+    """How far a rotation has come; each name says what is already true."""
+
+    REQUESTED = "requested"
+    PLANNED = "planned"
+    CREATED = "created"
+    VERIFIED = "verified"
+    OFFERED = "offered"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    ABANDONED = "abandoned"
+
+
+class Stage(StrEnum):
+    """Where a credential stands."""
+
+    PENDING = "pending"
+    CURRENT = "current"
+    PREVIOUS = "previous"
+    BLOCKED = "blocked"
+    RETIRED = "retired"
+    DISCARDING = "discarding"
+    DISCARDED = "discarded"
+    RELEASED = "released"
+    """Its resource left and a person kept the login: it works on, and we hold nothing of it any more."""
+
+
+class ResourceState(StrEnum):
+    """Whether a resource takes part: `paused` is held back by a person, `leaving` and `gone` are on their way out."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    LEAVING = "leaving"
+    GONE = "gone"
+
+
+class InUse(StrEnum):
+    """What to do at the end of grace when the old credential is still used."""
+
+    WAIT = "wait"
+    PROCEED = "proceed"
+
+
+class PushBy(StrEnum):
+    """Which of Vercel's two endpoints takes the secrets of a resource."""
+
+    RESOURCE = "resource"
+    PRODUCT = "product"
+
+
+class AttemptState(StrEnum):
+    """What is known of one push."""
+
+    OPEN = "open"
+    APPLIED = "applied"
+    NOT_APPLIED = "not_applied"
+    UNKNOWN = "unknown"
+
+
+ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {
+    RotationState.REQUESTED: frozenset({RotationState.PLANNED, RotationState.FAILED, RotationState.ABANDONED}),
+    RotationState.PLANNED: frozenset({RotationState.CREATED, RotationState.VERIFIED, RotationState.FAILED, RotationState.ABANDONED}),
+    RotationState.CREATED: frozenset({RotationState.VERIFIED, RotationState.FAILED, RotationState.ABANDONED}),
+    RotationState.VERIFIED: frozenset({RotationState.OFFERED, RotationState.FAILED, RotationState.ABANDONED}),
+    RotationState.OFFERED: frozenset(
+        {RotationState.COMPLETED, RotationState.FAILED, RotationState.SUPERSEDED, RotationState.ABANDONED},
+    ),
+    RotationState.COMPLETED: frozenset(),
+    RotationState.FAILED: frozenset(),
+    RotationState.SUPERSEDED: frozenset(),
+    RotationState.ABANDONED: frozenset(),
+}
+"""The legal moves of a rotation. PLANNED to VERIFIED in one record is legal because both acts can be repeated before the offer."""
+
+
+STAGE_MOVES: Mapping[Stage, frozenset[Stage]] = {
+    Stage.PENDING: frozenset({Stage.CURRENT, Stage.PREVIOUS, Stage.DISCARDING, Stage.RELEASED}),
+    Stage.CURRENT: frozenset({Stage.PREVIOUS, Stage.RELEASED}),
+    Stage.PREVIOUS: frozenset({Stage.BLOCKED, Stage.RELEASED}),
+    Stage.BLOCKED: frozenset({Stage.RETIRED, Stage.PREVIOUS}),
+    Stage.RETIRED: frozenset(),
+    Stage.DISCARDING: frozenset({Stage.DISCARDED}),
+    Stage.DISCARDED: frozenset(),
+    Stage.RELEASED: frozenset(),
+}
+"""The legal moves of a credential. BLOCKED to PREVIOUS is the undo; PENDING to PREVIOUS is a supersession."""
+
+
+OPEN_STATES = frozenset({RotationState.PLANNED, RotationState.CREATED, RotationState.VERIFIED, RotationState.OFFERED})
+"""At most one rotation of a resource is in one of these, by a partial unique index."""
+
+
+BEFORE_OFFER = frozenset({RotationState.REQUESTED, RotationState.PLANNED, RotationState.CREATED, RotationState.VERIFIED})
+"""States in which a new request can still join, and in which giving up is safe."""
+
+
+ALIVE_STAGES = frozenset({Stage.PENDING, Stage.CURRENT, Stage.PREVIOUS, Stage.BLOCKED, Stage.DISCARDING})
+"""Stages whose login may exist in the database."""
