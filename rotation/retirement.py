@@ -60,7 +60,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
         stage=Stage.BLOCKED,
         blocked_at=now,
         unblock_until=None,
-        due_at=now + credential.blocked_for,
+        due_at=now + credential.blocked_for if credential.blocked_for else case.now,  # not a moment ahead: it goes on at once
         tries=0,
         problem="",
     )
