@@ -270,8 +270,13 @@ class Store(Protocol):
         """
         ...
 
-    def revise(self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event) -> Resource:
-        """A new revision of the spec. Rotations that are under way keep the revision with which they began."""
+    def revise(
+        self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event, *, instead_of: Schedule | None = None
+    ) -> Resource:
+        """A new revision of the spec. Rotations that are under way keep the revision with which they began.
+
+        Raises `LostClaim`, and writes nothing, when the resource has another schedule by now than `instead_of`.
+        """
         ...
 
     def due_resources(self, limit: int) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ No password is minted here and nothing outside is touched.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rotation import endings, generations, policy
 from rotation.cases import Move
-from rotation.errors import Conflict
+from rotation.errors import Conflict, LostClaim
 from rotation.model import Credential, Event, Request, Rotation, Schedule, SealContext, new_id
 from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
 
@@ -88,8 +89,10 @@ def revise(resource: Resource, spec: ResourceSpec, actor: str, ports: Ports) -> 
         raise Conflict("a resource keeps its installation and id: remove it and add the other one")
     if spec.database.server != resource.spec.database.server or spec.engine != resource.spec.engine:
         raise Conflict("a resource stays on its server: its logins live there")
-    schedule = ports.store.amend(resource.id, lambda case: (None, _revised(case, spec)))
-    return ports.store.revise(resource.id, spec, schedule, Event("resource_revised", actor))
+    while True:
+        before, after = ports.store.amend(resource.id, lambda case: (None, (case.resource.schedule, _revised(case, spec))))
+        with suppress(LostClaim):  # a rotation began or ended meanwhile: the date follows from that
+            return ports.store.revise(resource.id, spec, after, Event("resource_revised", actor), instead_of=before)
 
 
 def _revised(case: ResourceCase, spec: ResourceSpec) -> Schedule:

@@ -193,7 +193,8 @@ class Restless(World):
         for one in self.store.credentials.values():
             if one.stage is Stage.RETIRED and one.ended_at is not None and one.grace_ends_at is not None:
                 quiet_at = began_at + one.quiet + 6 * MINUTE
-                assert one.ended_at <= max(one.grace_ends_at, quiet_at) + one.blocked_for + MINUTE, f"I2: {one.username} ended late"
+                longest = max(policy.blocked for policy in POLICIES)  # an emergency may have cut short what was begun
+                assert one.ended_at <= max(one.grace_ends_at, quiet_at) + longest + MINUTE, f"I2: {one.username} ended late"
 
     def check_ends(self) -> None:
         if self.left:

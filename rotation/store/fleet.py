@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, insert, select, text, update
 
-from rotation.errors import Conflict, NotFound
+from rotation.errors import Conflict, LostClaim, NotFound
 from rotation.states import ResourceState
 from rotation.store.cases import read_resource
 from rotation.store.moves import insert_credential
@@ -180,13 +180,17 @@ class Fleet:
                 except (NotFound, Conflict) as obstacle:
                     yield obstacle
 
-    def revise(self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event) -> Resource:
+    def revise(
+        self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event, *, instead_of: Schedule | None = None
+    ) -> Resource:
         """As in the port. The resource's live logins go with it to another server."""
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, resource_id)
             before = read_resource(connection, resource_id)
             if (before.spec.installation_id, before.spec.external_id) != (spec.installation_id, spec.external_id):
                 raise Conflict(OTHER_RESOURCE)
+            if instead_of is not None and before.schedule != instead_of:
+                raise LostClaim(f"resource {resource_id} has another schedule by now")
             _read_server(connection, spec.database.server)
             if spec.database.server != before.server.name:
                 _move_logins(connection, resource_id, spec.database.server)

@@ -31,6 +31,16 @@ def test_a_date_that_was_computed_before_the_resource_was_revised_is_not_written
     assert bench.store.record_rotation(again, completed(again)) is None
 
 
+def test_a_revision_whose_date_follows_from_another_schedule_is_not_written(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    with pytest.raises(LostClaim, match="schedule"):
+        bench.store.revise(resource.id, spec(), Schedule(), event("resource_revised"), instead_of=resource.schedule)
+    present_one = bench.store.resource(resource.id)
+    assert (present_one.revision, present_one.schedule.completed_at is None) == (1, False)
+    revised = bench.store.revise(resource.id, spec(), Schedule(), event("resource_revised"), instead_of=present_one.schedule)
+    assert revised.revision == 2
+
+
 @pytest.mark.parametrize("steps", [(), ("planned",), ("planned", "verified"), ("planned", "verified", "offered")])
 def test_unparking_wakes_a_rotation_in_any_state(bench: Bench, resource: Resource, steps: tuple[str, ...]) -> None:
     bench.store.park(INSTALLATION.id, "401", event("installation_parked"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rotation.errors import Conflict
+from rotation.errors import Conflict, LostClaim
 from rotation.model import Resource
 from rotation.states import ResourceState
 from rotation.store.rules import INSTALLATIONS
@@ -36,11 +36,15 @@ class Fleet(Memory):
             self._append(resource_id, event, None, None if current is None else current.id)
             return resource
 
-    def revise(self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event) -> Resource:
+    def revise(
+        self, resource_id: str, spec: ResourceSpec, schedule: Schedule, event: Event, *, instead_of: Schedule | None = None
+    ) -> Resource:
         with self._lock:
             before = self.resource(resource_id)
             if (before.spec.installation_id, before.spec.external_id) != (spec.installation_id, spec.external_id):
                 raise Conflict("a revision cannot give a resource another installation or id: register a new resource")
+            if instead_of is not None and before.schedule != instead_of:
+                raise LostClaim(f"resource {resource_id} has another schedule by now")
             server = self.server(spec.database.server)
             if server.name != before.server.name:
                 for credential in self._alive_credentials(resource_id):

@@ -293,6 +293,26 @@ def test_a_schedule_that_was_given_in_the_middle_of_a_rotation_is_kept_by_its_en
     assert world.store.resources[world.resource_id].schedule.next_rotation_at is not None
 
 
+def test_the_date_that_the_end_of_a_rotation_sets_is_not_overwritten_by_a_revision_that_began_before() -> None:
+    world = World()
+    first = world.rotate()
+    amend = world.store.amend
+
+    def ended(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as the store takes and gives them
+        world.store.amend = amend  # type: ignore[method-assign]  # once
+        computed = amend(*args, **kwargs)
+        advance(world, first)
+        return computed
+
+    world.store.amend = ended  # type: ignore[method-assign]  # a worker is quicker than the second half of the revision
+    spec = replace(world.spec, policy=replace(world.spec.policy, every=DAY))
+    requests.revise(world.store.resources[world.resource_id], spec, "test", world.ports)
+    assert world.states() == [RotationState.COMPLETED]
+    schedule = world.store.resources[world.resource_id].schedule
+    assert schedule.completed_at == world.clock.now()
+    assert schedule.next_rotation_at == world.clock.now() + DAY
+
+
 # -- what a person is told
 
 
