@@ -56,11 +56,12 @@ def tick() -> None:
 
 
 def _sweep(store: Store) -> None:
-    requests.request_due(ports(), AT_ONCE)
+    """What waits already goes first, so that a date that cannot be taken (its resource is locked, say) holds nothing up but dates."""
     send(app, ADVANCE_ROTATIONS, Queue.URGENT, store.due_rotations(_room(Queue.URGENT), urgent=True))
-    send(app, ADVANCE_ROTATIONS, Queue.SCHEDULED, store.due_rotations(_room(Queue.SCHEDULED), urgent=False))
     send(app, ADVANCE_RETIREMENTS, Queue.RETIREMENT, store.due_credentials(_room(Queue.RETIREMENT)))
     send(app, SAMPLE_USE, Queue.RETIREMENT, store.due_servers(AT_ONCE))
+    requests.request_due(ports(), AT_ONCE)
+    send(app, ADVANCE_ROTATIONS, Queue.SCHEDULED, store.due_rotations(_room(Queue.SCHEDULED), urgent=False))
 
 
 @app.task(name=ADVANCE_ROTATIONS)
