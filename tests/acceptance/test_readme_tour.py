@@ -28,8 +28,8 @@ pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A home of its own, and `rollover` on the path."""
-    foreign = {name: value for name, value in os.environ.items() if not name.startswith("ROLLOVER_")}
+    """A home of its own, and `rollover` on the path. No terminal's width: nothing is folded."""
+    foreign = {name: value for name, value in os.environ.items() if not name.startswith("ROLLOVER_") and name != "COLUMNS"}
     return {**foreign, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 

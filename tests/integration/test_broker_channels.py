@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Connection
 
-from worker import transport
+from worker.transport import MendedTransport
 
 if TYPE_CHECKING:
     from worker.sandbox.broker import PrivateBroker
 
 
 def test_a_channel_keeps_its_client_as_long_as_its_connections(valkey_server: PrivateBroker) -> None:
-    transport.mend()
-    with Connection(valkey_server.url.reveal()) as connection:
+    with Connection(valkey_server.url.reveal(), transport=MendedTransport) as connection:
         channel: Any = connection.channel()  # kombu's stubs know no transport's own channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is second
@@ -26,8 +25,7 @@ def test_a_channel_keeps_its_client_as_long_as_its_connections(valkey_server: Pr
 
 
 def test_two_channels_share_no_client(valkey_server: PrivateBroker) -> None:
-    transport.mend()
-    with Connection(valkey_server.url.reveal()) as connection:
+    with Connection(valkey_server.url.reveal(), transport=MendedTransport) as connection:
         one: Any = connection.channel()  # as above
         other: Any = connection.channel()
         assert one._create_client() is not other._create_client()

@@ -142,7 +142,7 @@ def test_killed_at_any_time_nothing_is_lost(tmp_path: Path, sqlite_bench: SqlBen
     text = "".join(f"{key.use} {key.material.reveal()}\n" for key in OLD_KEYS + NEW_KEYS)
     program = (
         "import os, signal, sys\n"
-        "from rotation.model import Sensitive\n"
+        "from rotation.sensitive import Sensitive\n"
         "from rotation.store import sealed\n"
         "from rotation.store.database import Database, make_engine\n"
         "from rotation.store.keyring import read_keys\n"
