@@ -13,7 +13,7 @@ ARGS ?=
 # Test processes side by side. More than the machine has cores makes the tests that kill things slow, not wrong.
 JOBS ?= 2
 # Whether a whole test run is also measured, and the least coverage then, branches counted, in percent: of the subject, and of everything.
-MEASURED ?= no
+MEASURED ?= yes
 COVER_SUBJECT := 95
 COVER_ALL := 90
 # What `make lock` resolves with; exact, so that two people get the same files.
