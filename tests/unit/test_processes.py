@@ -102,8 +102,8 @@ def test_a_store_that_is_away_is_told_and_left_to_the_next_minute() -> None:
     with structlog.testing.capture_logs() as told:
         tasks.seal_audit()
         tasks.tick()
-    # Neither is there: the tick asks the broker first, how much it takes.
-    assert [one["event"] for one in told] == ["store_unavailable", "broker_unavailable", "store_unavailable"]
+    # The tick asks the broker first how much it takes, which is none of this test's business.
+    assert [one["event"] for one in told if one["event"] != "broker_unavailable"] == ["store_unavailable"] * 2
 
 
 def test_closing_what_was_never_opened_does_nothing() -> None:
