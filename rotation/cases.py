@@ -69,6 +69,8 @@ class RotationCase:
     """The highest generation ever recorded for the resource."""
     version: int = 0
     """How many events the resource had when this was read: as long as it has no more, nobody else has moved anything of it."""
+    head: bytes = b""
+    """What the last of these events was sealed with, for a store that writes the next one without reading it again."""
 
     @property
     def credential(self) -> Credential:
@@ -96,6 +98,8 @@ class CredentialCase:
     resource: Resource
     credentials: tuple[Credential, ...]
     version: int = 0
+    """As in `RotationCase`."""
+    head: bytes = b""
     """As in `RotationCase`."""
 
     @property

@@ -41,7 +41,7 @@ BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ChainHead:
-    """Where a chain ends, read under its lock; `now` is the store's clock."""
+    """Where a chain ends; `now` is the store's clock."""
 
     chain: str
     length: int
@@ -113,8 +113,19 @@ class AuditTrail:
 
     def append(
         self, connection: Connection, end: ChainHead, event: Event, rotation_id: str | None = None, credential_id: str | None = None
-    ) -> None:
-        """Write one line at the end of a chain that is locked, once a transaction."""
+    ) -> bytes:
+        """Write one line at the end of a chain that is locked, once a transaction. Gives the chain's new head."""
+        line = self.line(end, event, rotation_id, credential_id)
+        if connection.dialect.name == "postgresql":
+            connection.execute(_grow_with_line, {**line, "grown": end.chain})
+        else:
+            connection.execute(_insert, line)
+            connection.execute(_grow, {"grown": end.chain, "number": line["number"], "hash": line["hash"]})
+        head: bytes = line["hash"]
+        return head
+
+    def line(self, end: ChainHead, event: Event, rotation_id: str | None, credential_id: str | None) -> dict[str, Any]:
+        """The row of the line that comes after this end of a chain."""
         line: dict[str, Any] = {
             "chain": end.chain,
             "number": end.length + 1,
@@ -127,11 +138,7 @@ class AuditTrail:
             "credential_id": credential_id,
         }
         line["hash"] = self._line_hash(end.head, line)
-        if connection.dialect.name == "postgresql":
-            connection.execute(_grow_with_line, {**line, "grown": end.chain})
-        else:
-            connection.execute(_insert, line)
-            connection.execute(_grow, {"grown": end.chain, "number": line["number"], "hash": line["hash"]})
+        return line
 
     def _line_hash(self, before: bytes, line: Mapping[str, Any] | RowMapping) -> bytes:
         told = {name: line[name] for name in ("chain", "number", "kind", "actor", "why", "detail", "rotation_id", "credential_id")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import bindparam, select, text
 
@@ -12,7 +12,10 @@ from rotation.cases import CredentialCase, ResourceCase, RotationCase
 from rotation.errors import NotFound
 from rotation.model import Resource
 from rotation.states import ResourceState, RotationState
+from rotation.store import due
+from rotation.store.database import Driven
 from rotation.store.documents import DIALECTS, decoded, document, many, one, row, time_of
+from rotation.store.due import CLAIM_CREDENTIAL, CLAIM_ROTATION
 from rotation.store.rows import attempt_of, credential_of, installation_of, request_of, rotation_of, schedule_of, server_of
 from rotation.store.specs import spec_from_json
 from rotation.store.tables import (
@@ -22,6 +25,7 @@ from rotation.store.tables import (
     UNENDED,
     UtcTime,
     attempts,
+    chains,
     credentials,
     installations,
     requests,
@@ -32,13 +36,15 @@ from rotation.store.tables import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, TextClause
+    from sqlalchemy.sql.dml import ReturningUpdate
 
     from rotation.cases import Claim
     from rotation.model import Attempt, Credential, Request, ResourceSpec
     from rotation.ports import Clock
+    from rotation.store.database import Database
     from rotation.store.documents import Document
 
 SPECS_KEPT = 2_048
@@ -57,7 +63,7 @@ def _resource_parts(dialect: str) -> dict[str, str]:
         "resource": row(dialect, resources, "s"),
         "server": row(dialect, servers, "v"),
         "present": "present.spec",
-        "version": "(SELECT length FROM chains WHERE id = s.id)",
+        "chain": one(dialect, chains, "h", "h.id = s.id"),
     }
 
 
@@ -69,33 +75,51 @@ def _alive(dialect: str) -> str:
     return many(dialect, credentials, "c", f"c.resource_id = s.id AND c.{ALIVE}")
 
 
-def _rotation_statement(dialect: str) -> str:
+def _rotation_parts(dialect: str) -> dict[str, str]:
     now = "(SELECT clock_timestamp())" if dialect == "postgresql" else ":now"
     requested = "(SELECT id FROM rotations WHERE resource_id = s.id AND state = 'requested')"
-    parts = document(
-        dialect,
+    return {
         **_resource_parts(dialect),
-        rotation=row(dialect, rotations, "r"),
-        installation=row(dialect, installations, "i"),
-        began="began.spec",
-        generations="(SELECT coalesce(max(generation), 0) FROM credentials WHERE resource_id = s.id)",
-        requests=many(dialect, requests, "q", f"q.rotation_id = r.id OR q.rotation_id = {requested}"),
-        attempts=many(
+        "rotation": row(dialect, rotations, "r"),
+        "installation": row(dialect, installations, "i"),
+        "began": "began.spec",
+        "generations": "(SELECT coalesce(max(generation), 0) FROM credentials WHERE resource_id = s.id)",
+        "requests": many(dialect, requests, "q", f"q.rotation_id = r.id OR q.rotation_id = {requested}"),
+        "attempts": many(
             dialect, attempts, "a", f"a.rotation_id = r.id OR (a.resource_id = s.id AND a.{ON_ITS_WAY} AND a.expires_at > {now})"
         ),
-        credentials=_alive(dialect),
-        ahead=one(dialect, rotations, "o", f"r.state = 'requested' AND o.resource_id = s.id AND o.{OPEN}"),
-    )
-    return (
-        f"SELECT {parts} FROM {_RESOURCE_FROM} JOIN rotations AS r ON r.resource_id = s.id"  # noqa: S608 - all constants
+        "credentials": _alive(dialect),
+        "ahead": one(dialect, rotations, "o", f"r.state = 'requested' AND o.resource_id = s.id AND o.{OPEN}"),
+    }
+
+
+def _credential_parts(dialect: str) -> dict[str, str]:
+    return {**_resource_parts(dialect), "credential": row(dialect, credentials, "r"), "credentials": _alive(dialect)}
+
+
+def _case(dialect: str, parts: Mapping[str, str], source: str) -> str:
+    """The case of the one row of `source`, which has the columns of a rotation or a credential."""
+    began = (
         " JOIN installations AS i ON i.id = s.installation_id"
-        " JOIN resource_revisions AS began ON began.resource_id = s.id AND began.revision = r.revision WHERE r.id = :row_id"
+        " JOIN resource_revisions AS began ON began.resource_id = s.id AND began.revision = r.revision"
     )
+    joined = began if "began" in parts else ""
+    return f"SELECT {document(dialect, **parts)} FROM {_RESOURCE_FROM} JOIN {source} AS r ON r.resource_id = s.id{joined}"  # noqa: S608
+
+
+def _rotation_statement(dialect: str) -> str:
+    return f"{_case(dialect, _rotation_parts(dialect), rotations.name)} WHERE r.id = :row_id"
 
 
 def _credential_statement(dialect: str) -> str:
-    parts = document(dialect, **_resource_parts(dialect), credential=row(dialect, credentials, "r"), credentials=_alive(dialect))
-    return f"SELECT {parts} FROM {_RESOURCE_FROM} JOIN credentials AS r ON r.resource_id = s.id WHERE r.id = :row_id"  # noqa: S608 - all constants
+    return f"{_case(dialect, _credential_parts(dialect), credentials.name)} WHERE r.id = :row_id"
+
+
+def _claimed(claim: Mapping[str, ReturningUpdate[Any]], parts: Mapping[str, str]) -> Driven:
+    """On PostgreSQL a row is claimed and its case read in one statement. What else it reads is as it was when the statement began: if
+    somebody moved the resource while it waited for the row, the chain's length shows it as soon as something is to be recorded.
+    """
+    return Driven(claim["postgresql"], around=("WITH claimed AS (", f") {_case('postgresql', parts, 'claimed')}"))
 
 
 def _statements(build: Callable[[str], str]) -> Mapping[str, TextClause]:
@@ -106,6 +130,8 @@ def _statements(build: Callable[[str], str]) -> Mapping[str, TextClause]:
 RESOURCE = _statements(_resource_statement)
 ROTATION = _statements(_rotation_statement)
 CREDENTIAL = _statements(_credential_statement)
+CLAIMED_ROTATION = _claimed(CLAIM_ROTATION, _rotation_parts("postgresql"))
+CLAIMED_CREDENTIAL = _claimed(CLAIM_CREDENTIAL, _credential_parts("postgresql"))
 
 LOCKED_ROTATIONS = (
     select(rotations)
@@ -127,13 +153,13 @@ def _spec(stored: str) -> ResourceSpec:
     return spec_from_json(stored)
 
 
-def _read(connection: Connection, statements: Mapping[str, TextClause], row_id: str, clock: Clock) -> tuple[Document, datetime]:
-    """The document of a row that is there, and the store's clock as it was read."""
+def _read(connection: Connection, statements: Mapping[str, TextClause], row_id: str, clock: Clock) -> Document:
+    """The document of a row that is there, with the store's clock as it was read."""
     dialect = connection.dialect.name
     now = clock.now()
     place = {"row_id": row_id, "now": now} if dialect == "sqlite" and statements is ROTATION else {"row_id": row_id}
     read: Document = json.loads(connection.execute(statements[dialect], place).scalar_one())
-    return read, now if read["now"] is None else time_of(read["now"])
+    return read if read["now"] else {**read, "now": now.isoformat()}
 
 
 def _resource(read: Document, spec: ResourceSpec) -> Resource:
@@ -172,14 +198,55 @@ def read_resource(connection: Connection, resource_id: str) -> Resource:
     return _resource(read, _spec(read["present"]))
 
 
+def claim_rotation_case(database: Database, rotation_id: str, lasting: timedelta, claim: Callable[[int], Claim]) -> RotationCase | None:
+    """Hold a rotation, and read its case; `claim` makes the claim of a fence. None when it is not due, has ended, or is held."""
+    if database.dialect == "postgresql":
+        read = _claim_and_read(database, CLAIMED_ROTATION, rotation_id, lasting)
+        return None if read is None else _rotation_case(read, claim(read["rotation"]["fence"]))
+    fence = due.claim(database, rotations, rotation_id, lasting)
+    if fence is None:
+        return None
+    with database.reading() as connection:
+        return read_rotation_case(connection, database.clock, claim(fence))
+
+
+def claim_credential_case(
+    database: Database, credential_id: str, lasting: timedelta, claim: Callable[[int], Claim]
+) -> CredentialCase | None:
+    """The same for a credential."""
+    if database.dialect == "postgresql":
+        read = _claim_and_read(database, CLAIMED_CREDENTIAL, credential_id, lasting)
+        return None if read is None else _credential_case(read, claim(read["credential"]["fence"]))
+    fence = due.claim(database, credentials, credential_id, lasting)
+    if fence is None:
+        return None
+    with database.reading() as connection:
+        return read_credential_case(connection, database.clock, claim(fence))
+
+
+def _claim_and_read(database: Database, statement: Driven, row_id: str, lasting: timedelta) -> Document | None:
+    with database.driver() as connection:
+        answer = statement.row(connection, {"row_id": row_id, "until": lasting})
+    return None if answer is None else cast("Document", json.loads(answer[0]))
+
+
 def read_rotation_case(connection: Connection, clock: Clock, claim: Claim) -> RotationCase:
     """The case of a rotation that is claimed."""
-    read, now = _read(connection, ROTATION, claim.row_id, clock)
+    return _rotation_case(_read(connection, ROTATION, claim.row_id, clock), claim)
+
+
+def read_credential_case(connection: Connection, clock: Clock, claim: Claim) -> CredentialCase:
+    """The case of a credential that is claimed."""
+    return _credential_case(_read(connection, CREDENTIAL, claim.row_id, clock), claim)
+
+
+def _rotation_case(read: Document, claim: Claim) -> RotationCase:
     rotation = rotation_of(decoded(rotations, read["rotation"]))
     asked = _requests(read)
+    chain = decoded(chains, read["chain"])
     return RotationCase(
         claim=claim,
-        now=now,
+        now=time_of(read["now"]),
         rotation=rotation,
         resource=_resource(read, _spec(read["present" if rotation.state is RotationState.REQUESTED else "began"])),
         installation=installation_of(decoded(installations, read["installation"])),
@@ -190,15 +257,24 @@ def read_rotation_case(connection: Connection, clock: Clock, claim: Claim) -> Ro
         follow_up=tuple(one for one in asked if one.rotation_id != rotation.id),
         ahead=None if read["ahead"] is None else rotation_of(decoded(rotations, read["ahead"])),
         generations=read["generations"],
-        version=read["version"],
+        version=chain["length"],
+        head=chain["head"],
     )
 
 
-def read_credential_case(connection: Connection, clock: Clock, claim: Claim) -> CredentialCase:
-    """The case of a credential that is claimed."""
-    read, now = _read(connection, CREDENTIAL, claim.row_id, clock)
+def _credential_case(read: Document, claim: Claim) -> CredentialCase:
     credential = credential_of(decoded(credentials, read["credential"]))
-    return CredentialCase(claim, now, credential, _resource(read, _spec(read["present"])), _credentials(read), read["version"])
+    chain = decoded(chains, read["chain"])
+    return CredentialCase(
+        claim=claim,
+        now=time_of(read["now"]),
+        credential=credential,
+        resource=_resource(read, _spec(read["present"])),
+        # The list may show it as it was just before it was claimed.
+        credentials=tuple(credential if one.id == credential.id else one for one in _credentials(read)),
+        version=chain["length"],
+        head=chain["head"],
+    )
 
 
 def read_resource_case(connection: Connection, resource_id: str, key: str | None, now: datetime) -> ResourceCase:

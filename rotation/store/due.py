@@ -36,7 +36,7 @@ def _claim(table: Table, unended: str) -> Build:
             update(table)
             .where(table.c.id == bindparam("row_id"), text(unended), table.c.due_at <= now, _free(table, now))
             .values(fence=table.c.fence + 1, claimed_until=until)
-            .returning(table.c.fence)
+            .returning(table)
         )
 
     return build

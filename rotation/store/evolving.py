@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def next_rotation_case(
-    case: RotationCase, row: Rotation, claim: Claim, now: datetime, move: Move, *, opened: Attempt | None
+    case: RotationCase, row: Rotation, claim: Claim, now: datetime, move: Move, *, head: bytes, opened: Attempt | None
 ) -> RotationCase:
-    """The case of a rotation after its own move; `row` is the rotation as it was written, `opened` the attempt that was inserted."""
+    """The case of a rotation after its own move; `row` is the rotation as it was written, `opened` the attempt that was inserted,
+    `head` the new end of the resource's chain.
+    """
     return replace(
         case,
         claim=claim,
@@ -33,6 +35,7 @@ def next_rotation_case(
         ahead=case.ahead if row.state is RotationState.REQUESTED and move.superseded is None else None,
         generations=case.generations if move.new_credential is None else move.new_credential.generation,
         version=case.version + 1,
+        head=head,
     )
 
 
@@ -42,7 +45,7 @@ def with_attempt(case: RotationCase, claim: Claim, now: datetime, opened: Attemp
     return replace(case, claim=claim, now=now, rotation=rotation, attempts=(*case.attempts, opened))
 
 
-def next_credential_case(case: CredentialCase, row: Credential, claim: Claim, now: datetime, move: Move) -> CredentialCase:
+def next_credential_case(case: CredentialCase, row: Credential, claim: Claim, now: datetime, move: Move, *, head: bytes) -> CredentialCase:
     """The case of a credential after its own move."""
     return replace(
         case,
@@ -52,6 +55,7 @@ def next_credential_case(case: CredentialCase, row: Credential, claim: Claim, no
         resource=_resource_after(case.resource, move),
         credentials=_credentials_after(case.credentials, move, row),
         version=case.version + 1,
+        head=head,
     )
 
 

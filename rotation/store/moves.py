@@ -52,15 +52,15 @@ def _compare_and_set(table: Table, state: str, columns: Sequence[str]) -> Update
     return update(table).where(table.c.id == bindparam("row_id"), *unchanged).values(written)
 
 
-_credential_whole = [
+CREDENTIAL_WHOLE = tuple(
     name
     for name in credentials.c.keys()  # noqa: SIM118 - a collection of columns iterates over columns
-    if name not in {"id", "resource_id", "server", "generation", "username", "last_seen_at"}
-]
+    if name not in {"id", "resource_id", "server", "generation", "username", "last_seen_at", *CLAIM}
+)
 _rises = or_(rotations.c.urgent, bindparam("new_urgent", type_=rotations.c.urgent.type))
 
 WRITE_ROTATION = _compare_and_set(rotations, "state", (*ROTATION_WHOLE, *ROTATION_WAIT, *CLAIM)).values(urgent=_rises)
-WRITE_CREDENTIAL = _compare_and_set(credentials, "stage", _credential_whole)
+WRITE_CREDENTIAL = _compare_and_set(credentials, "stage", (*CREDENTIAL_WHOLE, *CLAIM))
 WAIT_ROTATION = _compare_and_set(rotations, "state", (*ROTATION_WAIT, *CLAIM))
 WAIT_CREDENTIAL = _compare_and_set(credentials, "stage", (*CREDENTIAL_WAIT, *CLAIM))
 RENEW_ROTATION = _compare_and_set(rotations, "state", CLAIM)
@@ -80,9 +80,9 @@ NEW_ROTATION = insert(rotations)
 NEW_REQUEST = insert(requests)
 
 _server = select(resources.c.server).where(resources.c.id == bindparam("new_resource_id")).scalar_subquery()
-_new_credential = ("id", "resource_id", "generation", "username", *(name for name in _credential_whole if name not in CLAIM[1:]))
+NEW_CREDENTIAL_WHOLE = ("id", "resource_id", "generation", "username", *CREDENTIAL_WHOLE, "fence")
 NEW_CREDENTIAL = insert(credentials).values(
-    {name: bindparam(f"new_{name}", type_=credentials.c[name].type) for name in _new_credential} | {"server": _server}
+    {name: bindparam(f"new_{name}", type_=credentials.c[name].type) for name in NEW_CREDENTIAL_WHOLE} | {"server": _server}
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -18,13 +19,19 @@ from rotation.model import Event, Rotation
 from rotation.store import due
 from rotation.store.attempts import may_send
 from rotation.store.audit import AuditTrail
-from rotation.store.cases import read_credential_case, read_resource_case, read_rotation_case
+from rotation.store.cases import (
+    claim_credential_case,
+    claim_rotation_case,
+    read_credential_case,
+    read_resource_case,
+    read_rotation_case,
+)
 from rotation.store.database import Database, make_engine
 from rotation.store.evolving import next_credential_case, next_rotation_case, with_attempt
 from rotation.store.fleet import Fleet
 from rotation.store.moves import Writing, rests
 from rotation.store.rules import INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
-from rotation.store.tables import credentials, rotations
+from rotation.store.swift import SwiftMoves
 from rotation.store.usage import see
 from rotation.store.views import Views
 
@@ -42,13 +49,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a decision came to, inside its transaction: the row as it is now, and whether nobody else has moved the resource."""
+    """What a decision came to: the row as it is now, the store's clock, the attempt that was opened, the end of the resource's chain.
 
-    connection: Connection
+    `anew` is the transaction that wrote it, to read the case anew in; None where the next case follows from the last one, because nobody
+    else has moved the resource.
+    """
+
     row: Rotation | Credential
     now: datetime
     opened: Attempt | None
-    alone: bool
+    head: bytes
+    anew: Connection | None = None
 
 
 class SqlStore(Fleet):
@@ -60,6 +71,7 @@ class SqlStore(Fleet):
         self.clock = clock
         self.terms = terms
         self.views = Views(database)
+        self._swift = SwiftMoves(database, self.audit, terms)
 
     def now(self) -> datetime:
         """As in the port."""
@@ -71,21 +83,16 @@ class SqlStore(Fleet):
 
     def claim_rotation(self, rotation_id: str) -> RotationCase | None:
         """As in the port."""
-        started = self.clock.monotonic()
-        fence = due.claim(self.database, rotations, rotation_id, self.terms.claim)
-        if fence is None:
-            return None
-        with self.database.reading() as connection:
-            return read_rotation_case(connection, self.clock, self._claim(rotation_id, fence, started))
+        return claim_rotation_case(self.database, rotation_id, self.terms.claim, self._claims(rotation_id))
 
     def claim_credential(self, credential_id: str) -> CredentialCase | None:
         """As in the port."""
+        return claim_credential_case(self.database, credential_id, self.terms.claim, self._claims(credential_id))
+
+    def _claims(self, row_id: str) -> Callable[[int], Claim]:
+        """What makes the claim of a fence that is asked for now."""
         started = self.clock.monotonic()
-        fence = due.claim(self.database, credentials, credential_id, self.terms.claim)
-        if fence is None:
-            return None
-        with self.database.reading() as connection:
-            return read_credential_case(connection, self.clock, self._claim(credential_id, fence, started))
+        return lambda fence: self._claim(row_id, fence, started)
 
     def _claim(self, row_id: str, fence: int, started: float) -> Claim:
         """The deadline counts from before the query, so that it is over before the store says so."""
@@ -94,34 +101,41 @@ class SqlStore(Fleet):
     def record_rotation(self, case: RotationCase, decision: Move | Wait) -> RotationCase | None:
         """As in the port."""
         started = self.clock.monotonic()
+        fresh = None
         with self._recording(case, case.rotation, decision) as recorded:
             after, claim, now = recorded.row, self._claim(case.rotation.id, case.claim.fence, started), recorded.now
             if not isinstance(after, Rotation) or rests(after, now):
-                fresh = None
-            elif isinstance(decision, Move) and recorded.alone:
-                fresh = next_rotation_case(case, after, claim, now, decision, opened=recorded.opened)
-            else:
-                fresh = read_rotation_case(recorded.connection, self.clock, claim)
+                pass
+            elif recorded.anew is not None:
+                fresh = read_rotation_case(recorded.anew, self.clock, claim)
+            elif isinstance(decision, Move):
+                fresh = next_rotation_case(case, after, claim, now, decision, head=recorded.head, opened=recorded.opened)
         self._follow(case.resource.spec.installation_id, decision, case.installation)
         return fresh
 
     def record_credential(self, case: CredentialCase, decision: Move | Wait) -> CredentialCase | None:
         """As in the port."""
         started = self.clock.monotonic()
+        fresh = None
         with self._recording(case, case.credential, decision) as recorded:
             after, claim, now = recorded.row, self._claim(case.credential.id, case.claim.fence, started), recorded.now
             if isinstance(after, Rotation) or rests(after, now):
-                fresh = None
-            elif isinstance(decision, Move) and recorded.alone:
-                fresh = next_credential_case(case, after, claim, now, decision)
-            else:
-                fresh = read_credential_case(recorded.connection, self.clock, claim)
+                pass
+            elif recorded.anew is not None:
+                fresh = read_credential_case(recorded.anew, self.clock, claim)
+            elif isinstance(decision, Move):
+                fresh = next_credential_case(case, after, claim, now, decision, head=recorded.head)
         self._follow(case.resource.spec.installation_id, decision)
         return fresh
 
     @contextmanager
     def _recording(self, case: RotationCase | CredentialCase, row: Rotation | Credential, decision: Move | Wait) -> Iterator[Recorded]:
-        """Write a decision; the transaction is committed when the block ends."""
+        """Write a decision, in one statement where that will do; else the transaction is committed when the block ends."""
+        if isinstance(decision, Move):
+            written = self._swift.write(case, replace(row, fence=case.claim.fence), decision, self._now_about(case))
+            if written is not None:
+                yield Recorded(written.row, written.now, written.opened, written.head)
+                return
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, row.resource_id)
             held = replace(row, fence=case.claim.fence)
@@ -130,10 +144,15 @@ class SqlStore(Fleet):
             if isinstance(decision, Move):
                 after = writing.move(decision) or held
                 about = (row.id, None) if isinstance(row, Rotation) else (None, row.id)
-                self.audit.append(connection, end, decision.event, *subjects(decision, *about))
+                head = self.audit.append(connection, end, decision.event, *subjects(decision, *about))
             else:
-                after = writing.wait(decision)
-            yield Recorded(connection, replace(after, fence=held.fence), end.now, writing.opened, alone=alone)
+                after, head, alone = writing.wait(decision), end.head, False
+            yield Recorded(replace(after, fence=held.fence), end.now, writing.opened, head, None if alone else connection)
+
+    def _now_about(self, case: RotationCase | CredentialCase) -> datetime:
+        """The store's clock, without asking it: its reading when the case was read, and the time since. A little ahead, never behind."""
+        read_at = case.claim.deadline.at - self.terms.claim.total_seconds()
+        return case.now + timedelta(seconds=self.clock.monotonic() - read_at)
 
     def _follow(self, installation_id: str, decision: Move | Wait, seen: Installation | None = None) -> None:
         """What a decision means for the installation, in a transaction of its own: the installations have a chain of their own.
