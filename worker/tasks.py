@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,7 +12,7 @@ from rotation import driver, health, lifecycle, requests, retirement
 from rotation.errors import OutcomeUnknown, Refused, Unavailable
 from worker import process
 from worker.app import SEAL_AUDIT, TICK, app
-from worker.hints import depth, send
+from worker.hints import MOST_ROWS, depth, send
 from worker.process import ports
 from worker.queues import Queue
 
@@ -27,15 +26,13 @@ ADVANCE_RETIREMENTS = "rollover.advance_retirements"
 SAMPLE_USE = "rollover.sample_use"
 
 OUTSTANDING = 1_000
-"""How many hints may wait in one queue: a long backlog is not sent again every tick."""
+"""How many rows may wait in one queue: a long backlog is not sent again every tick."""
 
 AT_ONCE = 500
 """How many dates one tick looks at."""
 
-BATCH_SECONDS = 60
-"""After this a batch leaves the rest to the sweep, so that its message is not delivered again meanwhile."""
-
-SIDE_BY_SIDE = 4
+BATCH_SECONDS = 30
+"""After this a message of several rows leaves the rest to the sweep: their hints are over by then, and another worker may be free."""
 
 FAILED = 1
 """The exit code of a worker that could not begin."""
@@ -117,25 +114,18 @@ def _let_go(**_: object) -> None:
 
 
 def _room(queue: Queue) -> int:
-    """How many hints a queue takes now; none while the broker does not answer, as what is sent counts as sent for a while."""
+    """How many rows a queue takes now; none while the broker does not answer, as what is sent counts as sent for a while."""
     waiting = depth(app, queue)
-    return 0 if waiting is None else max(0, OUTSTANDING - waiting)
+    return 0 if waiting is None else max(0, OUTSTANDING - waiting * MOST_ROWS)
 
 
 def _each(advance: Callable[[str], int], ids: Sequence[str]) -> None:
-    """One id in this thread; several side by side. A store that does not answer is told once: the rows stay due."""
+    """One after the other: a worker has other threads for other messages. A store that does not answer is told once a row: all stay due."""
     until = time.monotonic() + BATCH_SECONDS
-
-    def one(row_id: str) -> None:
-        if time.monotonic() > until:
-            return
+    for row_id in ids:
         try:
             advance(row_id)
         except (Unavailable, OutcomeUnknown) as error:
             log.warning("store_unavailable", row=row_id, problem=str(error))
-
-    if len(ids) == 1:
-        one(ids[0])
-        return
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        list(pool.map(one, ids))
+        if time.monotonic() > until:
+            return

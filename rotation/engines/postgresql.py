@@ -26,7 +26,7 @@ from rotation.engines.postgresql_preflight import preflight
 from rotation.engines.postgresql_proof import Proof
 from rotation.engines.postgresql_rehearsal import rehearse
 from rotation.engines.postgresql_removal import block_login, end_nameless_sessions, remove_login
-from rotation.engines.postgresql_roles import differences, make_role, mend_role, read_held, read_roles
+from rotation.engines.postgresql_roles import differences, make_role, mend_role, read_compared, read_roles
 from rotation.errors import Fault, Refused
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
 
@@ -127,11 +127,10 @@ class PostgresqlEngine:
         """Compare memberships, settings, limits and what either holds directly."""
         owner = resource.spec.database.owner_role
         with self._admin.session(resource.server, deadline) as session:
-            known = read_roles(session, username, like, owner)
-            missing = [name for name in (username, like, owner) if name not in known]
-            if missing:
-                return tuple(Fault(name, "does not exist") for name in missing)
-            held = read_held(session, username, like)
+            known, held = read_compared(session, username, like, owner=owner)
+        missing = [name for name in (username, like, owner) if name not in known]
+        if missing:
+            return tuple(Fault(name, "does not exist") for name in missing)
         return tuple(differences(known[username], known[like], known[owner], held))
 
     def block(self, resource: Resource, username: str, deadline: Deadline) -> None:

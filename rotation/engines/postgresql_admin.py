@@ -49,6 +49,9 @@ EARLIER_LIMITS = sql.SQL(_LIMITS)
 LIMITS = sql.SQL(_LIMITS + ", set_config('transaction_timeout', '{left}', true)")
 """In every message, so composed of few parts: numbers, between the quotes that set_config wants."""
 
+USUAL = ""
+"""Stands for the database that the admin's URL names: it is read when a connection is opened, not for each that is in the pool."""
+
 Row = tuple[Any, ...]
 
 
@@ -108,13 +111,13 @@ class AdminSessions:
         key = (os.getpid(), server)
         pool = self._pools.get(key) or self._pools.setdefault(key, self._new_pool(server))
         time_left = self.time_left(deadline)
-        with pool.connection(database or self._admin_logins(server).database, time_left) as connection:
+        with pool.connection(database or USUAL, time_left) as connection:
             yield AdminSession(server, connection, deadline, self)
 
     def _new_pool(self, server: Server) -> ServerPool:
         def open_connection(database: str, time_left: TimeLeft) -> BoundedConnection:
             admin = self._admin_logins(server)
-            door = Door(server, Endpoint("", server.host, server.port), database)
+            door = Door(server, Endpoint("", server.host, server.port), database if database != USUAL else admin.database)
             options = f"-c idle_session_timeout={SERVER_IDLE} -c client_encoding=UTF8"
             return self._logins.log_in(door, Login(admin.username, admin.password), time_left, options=options)
 
@@ -178,18 +181,26 @@ class AdminSession:
 
         Raises `Unavailable` when there is no answer in time, `Refused` when the admin may not ask.
         """
-        script = sql.SQL("SELECT clock_timestamp(), {limits}; {query}").format(limits=self._limits(None), query=query)
+        return self.rows_of(what, query)[0]
+
+    def rows_of(self, what: str, *queries: sql.Composed | sql.SQL) -> list[list[Row]]:
+        """The same for several queries in one message, which see the same instant but for what others commit meanwhile."""
+        script = sql.SQL("SELECT clock_timestamp(), {limits}; {queries}").format(
+            limits=self._limits(None), queries=sql.SQL("; ").join(queries)
+        )
         asked_at = self._sessions.now()
         try:
             cursor = self._connection.execute(script)
             first = cursor.fetchone()
-            cursor.set_result(-1)
-            rows = cursor.fetchall()
+            answers = []
+            for number in range(1, len(queries) + 1):
+                cursor.set_result(number)
+                answers.append(cursor.fetchall())
         except psycopg.Error as error:
             raise sort_error(error, what, self._server.name, sent=False) from None
         if first is not None:
             self._sessions.note_time(self._server, first[0], asked_at)
-        return rows
+        return answers
 
     def act(self, what: str, statements: Sequence[sql.Composed | sql.SQL], *, lock_seconds: float | None = None) -> list[Row]:
         """Run the statements in one transaction, unless it is too late by the server's clock: then nothing changes.

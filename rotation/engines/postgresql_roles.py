@@ -13,7 +13,7 @@ from rotation.errors import Fault
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rotation.engines.postgresql_admin import AdminSession
+    from rotation.engines.postgresql_admin import AdminSession, Row
     from rotation.sensitive import Sensitive
 
 LISTS = frozenset(
@@ -79,8 +79,15 @@ class Role:
 
 def read_roles(session: AdminSession, *names: str) -> dict[str, Role]:
     """The roles with these exact names; those that do not exist are left out."""
-    wanted = sql.SQL(", ").join(map(sql.Literal, names))
-    return {row[1]: _role(*row) for row in session.rows("read roles", ROLES.format(names=wanted))}
+    return _roles(session.rows("read roles", ROLES.format(names=_list(names))))
+
+
+def _roles(rows: list[Row]) -> dict[str, Role]:
+    return {row[1]: _role(*row) for row in rows}
+
+
+def _list(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Literal, names))
 
 
 def _role(  # noqa: PLR0917 - the columns of a row
@@ -108,8 +115,14 @@ class Held:
 
 def read_held(session: AdminSession, *names: str) -> tuple[Held, ...]:
     """What depends on these roles, in all databases of the server."""
-    wanted = sql.SQL(", ").join(map(sql.Literal, names))
-    return tuple(Held(*row) for row in session.rows("read what depends on roles", HELD.format(names=wanted)))
+    return tuple(Held(*row) for row in session.rows("read what depends on roles", HELD.format(names=_list(names))))
+
+
+def read_compared(session: AdminSession, *names: str, owner: str) -> tuple[dict[str, Role], tuple[Held, ...]]:
+    """The roles with these names and the owner, and what depends on the roles with these names, in one message."""
+    queries = ROLES.format(names=_list((*names, owner))), HELD.format(names=_list(names))
+    roles, held = session.rows_of("read roles and what depends on them", *queries)
+    return _roles(roles), tuple(Held(*row) for row in held)
 
 
 def wanted_settings(owner: str, like: Role | None) -> tuple[Setting, ...]:

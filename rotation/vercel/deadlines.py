@@ -106,7 +106,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
                 within = call.clamp(timeout, httpcore.ConnectTimeout)
                 return DeadlineStream(self._sockets.connect_tcp(address, port, within, local_address, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                call.trouble = f"could not connect{_cause(error)}"
+                call.trouble = f"could not connect{cause_of(error)}"
                 failure = error
         raise failure
 
@@ -160,7 +160,7 @@ class DeadlineStream(httpcore.NetworkStream):
             within = call.clamp(timeout, httpcore.ConnectTimeout)
             return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, within))
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-            call.trouble = f"TLS failed{_cause(error)}"
+            call.trouble = f"TLS failed{cause_of(error)}"
             raise
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - the interface of httpcore
@@ -168,7 +168,7 @@ class DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: BaseException) -> str:
     """The name that the system or OpenSSL has for what happened, as a short text; never a message, which may quote the other side."""
     cause = error.args[0] if error.args else None
     if isinstance(cause, TimeoutError) or isinstance(error, httpcore.TimeoutException):

