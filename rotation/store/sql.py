@@ -1,7 +1,8 @@
 """The store on SQLAlchemy: the port `Store`, told in the order in which a rotation uses it.
 
 Every write of a resource is one transaction that locks the resource's chain first, compares and sets, and ends with one line of the
-audit trail. A claim is one statement. Nothing is held over a call to anybody else.
+audit trail; on PostgreSQL it is one statement (`swift`) where nobody else has moved the resource meanwhile. So is a claim. Nothing is
+held over a call to anybody else.
 """
 
 from __future__ import annotations
