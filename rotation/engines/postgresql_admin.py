@@ -41,13 +41,12 @@ SERVER_IDLE = "300s"
 LIMITED_SINCE = 170000
 """`transaction_timeout` came with PostgreSQL 17."""
 
-_LIMITS: LiteralString = (
-    "set_config('search_path', '', true), set_config('statement_timeout', '{left}', true), set_config('lock_timeout', '{lock}', true),"
-    " set_config('idle_in_transaction_session_timeout', '{left}', true)"
+EARLIER_LIMITS = (
+    "set_config('search_path', '', true), set_config('statement_timeout', '{left:d}', true), set_config('lock_timeout', '{lock:d}', true),"
+    " set_config('idle_in_transaction_session_timeout', '{left:d}', true)"
 )
-EARLIER_LIMITS = sql.SQL(_LIMITS)
-LIMITS = sql.SQL(_LIMITS + ", set_config('transaction_timeout', '{left}', true)")
-"""In every message, so composed of few parts: numbers, between the quotes that set_config wants."""
+LIMITS = EARLIER_LIMITS + ", set_config('transaction_timeout', '{left:d}', true)"
+"""In every message, so made of numbers alone without psycopg's help, which takes longer than the server does."""
 
 USUAL = ""
 """Stands for the database that the admin's URL names: it is read when a connection is opened, not for each that is in the pool."""
@@ -232,13 +231,13 @@ class AdminSession:
                 raise LostClaim(f"{self._server.name}: time stood still here, so that it may be too late to {what}; nothing was changed")
         return reading.earliest + timedelta(seconds=self._deadline.at)
 
-    def _limits(self, lock_seconds: float | None) -> sql.Composed:
+    def _limits(self, lock_seconds: float | None) -> sql.SQL:
         """What bounds the rest of the transaction on the server's side; what is left of the deadline bounds it all."""
         left = max(self.left(), 0.001)
-        all_of_it = _milliseconds(left)
-        lock = all_of_it if lock_seconds is None else _milliseconds(min(left, lock_seconds))
-        return (LIMITS if self.version >= LIMITED_SINCE else EARLIER_LIMITS).format(left=all_of_it, lock=lock)
+        lock = left if lock_seconds is None else min(left, lock_seconds)
+        limits: LiteralString = LIMITS if self.version >= LIMITED_SINCE else EARLIER_LIMITS
+        return sql.SQL(limits.format(left=_milliseconds(left), lock=_milliseconds(lock)))
 
 
-def _milliseconds(seconds: float) -> sql.Literal:
-    return sql.Literal(max(int(seconds * 1000), 1))
+def _milliseconds(seconds: float) -> int:
+    return max(int(seconds * 1000), 1)

@@ -97,7 +97,7 @@ def decoded(table: Table, stored: Document) -> Document:
 
 def encoded(document: Document) -> str:
     """The document as `json_populate_record` reads it: rows under their columns' names. PostgreSQL's way of writing each value."""
-    return json.dumps(document, default=_encode)
+    return _ENCODER.encode(document)
 
 
 def _encode(value: object) -> str | int:
@@ -109,3 +109,6 @@ def _encode(value: object) -> str | int:
         case bytes():
             return f"\\x{value.hex()}"
     raise TypeError(f"no column holds a {type(value).__name__}")
+
+
+_ENCODER = json.JSONEncoder(default=_encode, ensure_ascii=False, check_circular=False, separators=(",", ":"))

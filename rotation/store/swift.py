@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
+from sqlalchemy.dialects.postgresql import dialect
 
 from rotation.errors import IllegalMove, LostClaim
 from rotation.model import Rotation, new_id
@@ -26,13 +27,13 @@ from rotation.states import AttemptState, ResourceState, Stage
 from rotation.store.attempts import ID_BYTES
 from rotation.store.audit import ChainHead
 from rotation.store.documents import decoded, encoded, time_of
-from rotation.store.moves import CREDENTIAL_WHOLE, NEW_CREDENTIAL_WHOLE, ROTATION_WAIT, ROTATION_WHOLE, rests
+from rotation.store.moves import NEW_CREDENTIAL_WHOLE, rests
 from rotation.store.rows import attempt_of, credential_columns, new_credential_row, rotation_columns, schedule_columns
 from rotation.store.rules import check_credential, check_offered, check_rotation, check_rows, subjects
-from rotation.store.tables import ON_ITS_WAY, attempts, chains, credentials, events, resources, rotations
+from rotation.store.tables import ON_ITS_WAY, attempts, credentials, events, metadata, resources, rotations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Table
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
     from rotation.store.database import Database
     from rotation.store.documents import Document
 
+DIALECT = dialect()  # type: ignore[no-untyped-call]  # not annotated there
 ANSWERED = ("state", "answered_at", "status", "note")
+PLACE = frozenset({"id", "fence", "was"})
+"""What finds a row, and is not written."""
 FIRST = "EXISTS (SELECT FROM grown)"
 """What every other part waits for."""
 
@@ -61,15 +65,19 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which parts a move has. There are about ten that happen, and a statement is made and prepared for each."""
+    """Which parts a move has, and which columns each of them writes. About twenty happen; a statement is made and prepared for each.
+
+    Only what a move changes is written: the rest is as it was read, or else somebody wrote it who moves nothing, as a rewrapping does.
+    """
 
     table: str
-    yields: bool
-    takes: bool
+    held: tuple[str, ...]
+    yielding: tuple[str, ...]
+    taking: tuple[str, ...]
+    resource: tuple[str, ...]
     adds: bool
     answers: bool
     opens: bool
-    resource: tuple[str, ...]
 
 
 class SwiftMoves:
@@ -95,14 +103,17 @@ class SwiftMoves:
         end = ChainHead(held.resource_id, case.version, case.head, now)
         about = (held.id, None) if isinstance(held, Rotation) else (None, held.id)
         line = self._audit.line(end, move.event, *subjects(move, *about))
+        changed = _changes(_columns(held), _columns(after))
+        yielding = [pair for pair in others if pair[1].stage is not Stage.CURRENT]
+        taking = [pair for pair in others if pair[1].stage is Stage.CURRENT]
         document: Document = {
             "line": line,
             "before": case.head,
-            "held": {"id": held.id, "fence": held.fence, **_columns(after)},
+            "held": {"id": held.id, "fence": held.fence, **changed},
             "was": held.state if isinstance(held, Rotation) else held.stage,
             "claim": None if rests(after, now) else self._terms.claim.total_seconds(),
-            "others": [{"id": one.id, **credential_columns(one)} for _, one in others],
-            "stages": {before.id: before.stage for before, _ in others},
+            "yielding": _written_together(yielding),
+            "taking": _written_together(taking),
             "resource": _resource_columns(move),
             "revision": case.resource.revision,
         }
@@ -113,7 +124,17 @@ class SwiftMoves:
         if move.opens_attempt is not None:
             document["held"]["reserved_at"] = None
             document["opened"] = self._opening(after, move.opens_attempt, now)
-        answer = self._execute(_statement(_shape(held, others, move, tuple(document["resource"]))), encoded(document))
+        shape = Shape(
+            table=rotations.name if isinstance(held, Rotation) else credentials.name,
+            held=_names(document["held"]),
+            yielding=_names(*document["yielding"]),
+            taking=_names(*document["taking"]),
+            resource=tuple(document["resource"]),
+            adds=move.new_credential is not None,
+            answers=move.attempt is not None,
+            opens=move.opens_attempt is not None,
+        )
+        answer = self._execute(_statement(shape), encoded(document))
         if answer is None:
             return None
         opened = attempt_of(decoded(attempts, answer["opened"])) if answer["opened"] else None
@@ -165,20 +186,24 @@ def _checked(case: RotationCase | CredentialCase, held: Rotation | Credential, m
     return others
 
 
-def _shape(held: Rotation | Credential, others: Sequence[tuple[Credential, Credential]], move: Move, resource: tuple[str, ...]) -> Shape:
-    return Shape(
-        table=rotations.name if isinstance(held, Rotation) else credentials.name,
-        yields=any(one.stage is not Stage.CURRENT for _, one in others),
-        takes=any(one.stage is Stage.CURRENT for _, one in others),
-        adds=move.new_credential is not None,
-        answers=move.attempt is not None,
-        opens=move.opens_attempt is not None,
-        resource=resource,
-    )
-
-
 def _columns(row: Rotation | Credential) -> dict[str, Any]:
     return rotation_columns(row) if isinstance(row, Rotation) else credential_columns(row)
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def _written_together(pairs: Sequence[tuple[Credential, Credential]]) -> list[Document]:
+    """Rows that one part writes: each with every column that changes in one of them."""
+    columns = [(before, credential_columns(before), credential_columns(after)) for before, after in pairs]
+    names = {name for _, before, after in columns for name in _changes(before, after)}
+    return [{"id": row.id, "was": row.stage, **{name: after[name] for name in sorted(names)}} for row, _, after in columns]
+
+
+def _names(*rows: Document) -> tuple[str, ...]:
+    """The columns that are written of these rows, which have the same ones."""
+    return tuple(name for name in rows[0] if name not in PLACE) if rows else ()
 
 
 def _resource_columns(move: Move) -> Document:
@@ -205,17 +230,15 @@ def _parts(shape: Shape) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "given", ("SELECT move, clock_timestamp() AS now FROM (SELECT %s::jsonb AS move) AS parameter", "")
     yield "grown", (_grown(), "1")
     yield "line", (_inserted(events, "line", events.c.keys()), "1")
-    yield "held", (_held(shape.table), "1")
-    if shape.yields:
-        yield "yielding", (_others(FIRST, f"n.stage <> '{Stage.CURRENT}'"), _counted(f"<> '{Stage.CURRENT}'"))
-    if shape.takes:
-        before = f"{FIRST} AND (SELECT count(*) FROM yielding) >= 0" if shape.yields else FIRST
-        yield "taking", (_others(before, f"n.stage = '{Stage.CURRENT}'"), _counted(f"= '{Stage.CURRENT}'"))
+    yield "held", (_held(shape.table, shape.held), "1")
+    if shape.yielding:
+        yield "yielding", (_others("yielding", shape.yielding, FIRST), "jsonb_array_length(move->'yielding')")
+    if shape.taking:
+        before = f"{FIRST} AND (SELECT count(*) FROM yielding) >= 0" if shape.yielding else FIRST
+        yield "taking", (_others("taking", shape.taking, before), "jsonb_array_length(move->'taking')")
     if shape.adds:
-        yield (
-            "added",
-            (_inserted(credentials, "added", NEW_CREDENTIAL_WHOLE, server="(SELECT server FROM resources WHERE id = n.resource_id)"), "1"),
-        )
+        server = "(SELECT server FROM resources WHERE id = n.resource_id)"
+        yield "added", (_inserted(credentials, "added", NEW_CREDENTIAL_WHOLE, server=server), "1")
     if shape.answers:
         yield "answered", (_answered(), "1")
     if shape.opens:
@@ -225,41 +248,37 @@ def _parts(shape: Shape) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _grown() -> str:
+    line = _one(events, "line", ("chain", "number", "hash"))
     return (
-        f"UPDATE {chains.name} AS t SET length = n.number, head = n.hash FROM given, {_one(events, 'line')}"
+        f"UPDATE chains AS t SET length = n.number, head = n.hash FROM given, {line}"
         " WHERE t.id = n.chain AND t.length = n.number - 1 AND t.head = (move->>'before')::bytea RETURNING t.id"
     )
 
 
-def _held(table: str) -> str:
-    """The row that is held keeps its fence, and its claim if it goes on."""
-    if table == rotations.name:
-        written, state = _set((*ROTATION_WHOLE, *ROTATION_WAIT)) + ", urgent = t.urgent OR n.urgent", "state"
-    else:
-        written, state = _set(CREDENTIAL_WHOLE), "stage"
-    claim = "claimed_until = given.now + make_interval(secs => (move->>'claim')::float), hinted_until = NULL"
+def _held(table: str, columns: Sequence[str]) -> str:
+    """The row that is held keeps its fence, and its claim if it goes on. Urgency only rises."""
+    of = metadata.tables[table]
+    state = "state" if of is rotations else "stage"
+    written = [f"{name} = t.urgent OR n.urgent" if name == "urgent" else f"{name} = n.{name}" for name in columns]
+    claim = ("claimed_until = given.now + make_interval(secs => (move->>'claim')::float)", "hinted_until = NULL")
     return (
-        f"UPDATE {table} AS t SET {written}, {claim} FROM given, jsonb_populate_record(NULL::{table}, move->'held') AS n"
+        f"UPDATE {table} AS t SET {', '.join((*written, *claim))} FROM given, {_one(of, 'held', ('id', 'fence', *columns))}"
         f" WHERE t.id = n.id AND t.fence = n.fence AND t.{state} = move->>'was' AND {FIRST} RETURNING t.id"
     )
 
 
-def _others(before: str, which: str) -> str:
-    """Rows that are not held take the next fence, so that whoever works on them looks again."""
+def _others(part: str, columns: Sequence[str], before: str) -> str:
+    """Credentials that are not held take the next fence, so that whoever works on them looks again."""
+    rows = f"jsonb_to_recordset(move->'{part}') AS n(was text, {_typed(credentials, ('id', *columns))})"
     return (
-        f"UPDATE credentials AS t SET {_set(CREDENTIAL_WHOLE)}, fence = t.fence + 1, claimed_until = NULL, hinted_until = NULL"
-        " FROM given, jsonb_populate_recordset(NULL::credentials, move->'others') AS n"
-        f" WHERE t.id = n.id AND t.stage = move->'stages'->>n.id AND {which} AND {before} RETURNING t.id"
+        f"UPDATE credentials AS t SET {_set(columns)}, fence = t.fence + 1, claimed_until = NULL, hinted_until = NULL"
+        f" FROM given, {rows} WHERE t.id = n.id AND t.stage = n.was AND {before} RETURNING t.id"
     )
-
-
-def _counted(stage: str) -> str:
-    return f"(SELECT count(*) FROM jsonb_array_elements(move->'others') AS n WHERE n->>'stage' {stage})"
 
 
 def _answered() -> str:
     return (
-        f"UPDATE attempts AS t SET {_set(ANSWERED)} FROM given, {_one(attempts, 'answered')}"
+        f"UPDATE attempts AS t SET {_set(ANSWERED)} FROM given, {_one(attempts, 'answered', ('id', 'resource_id', *ANSWERED))}"
         f" WHERE t.id = n.id AND t.resource_id = n.resource_id AND t.state IN ('{AttemptState.OPEN}', n.state) AND {FIRST} RETURNING t.id"
     )
 
@@ -292,24 +311,29 @@ def _opened() -> str:
     )
 
 
-def _resource(columns: Iterable[str]) -> str:
+def _resource(columns: Sequence[str]) -> str:
     return (
-        f"UPDATE resources AS t SET {_set(columns)} FROM given, {_one(resources, 'resource')} WHERE t.id = move->'line'->>'chain'"
-        f" AND t.state <> '{ResourceState.GONE}' AND t.revision = (move->>'revision')::int AND {FIRST} RETURNING t.id"
+        f"UPDATE resources AS t SET {_set(columns)} FROM given, {_one(resources, 'resource', columns)}"
+        f" WHERE t.id = move->'line'->>'chain' AND t.state <> '{ResourceState.GONE}' AND t.revision = (move->>'revision')::int"
+        f" AND {FIRST} RETURNING t.id"
     )
 
 
-def _inserted(table: Table, part: str, columns: Iterable[str], **others: str) -> str:
+def _inserted(table: Table, part: str, columns: Sequence[str], **others: str) -> str:
     values = {name: f"n.{name}" for name in columns} | others
     return (
-        f"INSERT INTO {table.name} ({', '.join(values)}) SELECT {', '.join(values.values())} FROM given, {_one(table, part)}"
+        f"INSERT INTO {table.name} ({', '.join(values)}) SELECT {', '.join(values.values())} FROM given, {_one(table, part, columns)}"
         f" WHERE {FIRST} RETURNING 1"
     )
 
 
-def _one(table: Table, part: str) -> str:
-    return f"jsonb_populate_record(NULL::{table.name}, move->'{part}') AS n"
+def _one(table: Table, part: str, columns: Sequence[str]) -> str:
+    return f"jsonb_to_record(move->'{part}') AS n({_typed(table, columns)})"
 
 
-def _set(columns: Iterable[str]) -> str:
+def _typed(table: Table, columns: Sequence[str]) -> str:
+    return ", ".join(f"{name} {table.c[name].type.compile(DIALECT)}" for name in columns)
+
+
+def _set(columns: Sequence[str]) -> str:
     return ", ".join(f"{name} = n.{name}" for name in columns)

@@ -120,9 +120,10 @@ def test_a_worker_that_holds_a_row_goes_on_and_loses_nothing(sql_bench: SqlBench
     case = present(store.claim_credential(one.id))
     list(SealedRows(store.database).rewrap(BOTH))
     assert BOTH.open(present(case.credential.sealed_password), place(one, "password")) == PASSWORD
-    store.record_credential(case, blocked(case))  # with the bytes that it had read
+    store.record_credential(case, blocked(case))  # which writes the whole row on SQLite, with the bytes that it had read
     assert opened(sql_bench, one, BOTH) == (PASSWORD, VERIFIER)
-    assert sum(batch.rewrapped for batch in SealedRows(store.database).rewrap(BOTH)) == 2
+    left = 2 if store.database.dialect == "sqlite" else 0
+    assert sum(batch.rewrapped for batch in SealedRows(store.database).rewrap(BOTH)) == left
 
 
 def test_a_row_that_is_just_being_written_is_not_waited_for_and_left_for_the_next_run(postgresql_bench: SqlBench) -> None:
