@@ -41,7 +41,7 @@ ACTOR = "bench"
 TOKEN = Sensitive("tok_bench")
 START_SECONDS = 30.0
 END_SECONDS = 30.0
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0
 
 SERVER_SETTINGS = {"max_wal_size": "4GB"}
 """Everything else is PostgreSQL's default, fsync and synchronous_commit included; a checkpoint in the middle of a round would be noise."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.parts import Parts, Workers
     from bench.population import Population
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 """How often a round looks whether it is over: a hundredth of the shortest, and next to no work for the store."""
 LATENCY_LOOK_SECONDS = 0.002
 PATIENCE = 120.0

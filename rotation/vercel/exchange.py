@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from rotation.errors import Fault, Invalid
 from rotation.vercel.deadlines import Call, DeadlineTransport, cause_of, during
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rotation.cases import Deadline
     from rotation.ports import Clock
@@ -60,7 +62,7 @@ def check_address(field: str, url: str) -> str:
 
 
 class HttpClient:
-    """Sends requests over one shared pool of kept connections: HTTP/1.1, TLS verified, no proxy, no redirect, no cookie.
+    """Sends requests over kept connections: HTTP/1.1, TLS verified, no proxy, no redirect, no cookie.
 
     It may be used by several threads, and must be made after a fork. `keepalive_expiry` stays below the five seconds after which common
     servers close an idle connection, so that a request seldom meets a closing one.
@@ -72,20 +74,32 @@ class HttpClient:
         *,
         ca_file: str | None = None,
         connect_timeout: timedelta = timedelta(seconds=5),
-        max_connections: int = 64,
         keepalive_expiry: timedelta = timedelta(seconds=4),
     ) -> None:
         self._clock = clock
         self._connect_timeout = connect_timeout.total_seconds()
-        verify = httpx.create_ssl_context(trust_env=False) if ca_file is None else ssl.create_default_context(cafile=ca_file)
-        limits = httpx.Limits(
-            max_connections=max_connections,
-            max_keepalive_connections=max_connections,
-            keepalive_expiry=keepalive_expiry.total_seconds(),
-        )
+        self._verify = httpx.create_ssl_context(trust_env=False) if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        self._limits = httpx.Limits(max_connections=None, max_keepalive_connections=2, keepalive_expiry=keepalive_expiry.total_seconds())
         # Without httpx's client: nothing is followed, nothing is read from the environment, and nothing is remembered from one customer
         # for another.
-        self._transport = DeadlineTransport(verify, limits)
+        self._idle: deque[DeadlineTransport] = deque()
+
+    @contextmanager
+    def _transport(self) -> Iterator[DeadlineTransport]:
+        """A transport for one call alone, the one that was used last if any is free.
+
+        A pool of httpcore's that threads share looks whether a connection is idle and then whether the server has said goodbye. If
+        another thread begins a request and gets its answer between the two, its connection is closed under it (httpcore 1.0.9, tried):
+        an unknown outcome out of nothing.
+        """
+        try:
+            transport = self._idle.pop()
+        except IndexError:
+            transport = DeadlineTransport(self._verify, self._limits)
+        try:
+            yield transport
+        finally:
+            self._idle.append(transport)
 
     def send(
         self,
@@ -109,9 +123,9 @@ class HttpClient:
         request = httpx.Request(
             method, url, headers={**_HEADERS, **headers}, content=body, extensions={"trace": trace, "timeout": timeout.as_dict()}
         )
-        with during(call):
+        with during(call), self._transport() as transport:
             try:
-                response = self._transport.handle_request(request)
+                response = transport.handle_request(request)
             except _MayNotSendError:
                 return Answer(None, sent=False, problem="not sent: the claim or the time to send is over")
             except httpx.TransportError as error:
@@ -119,8 +133,9 @@ class HttpClient:
             return _read(response, call)
 
     def close(self) -> None:
-        """Close every connection."""
-        self._transport.close()
+        """Close every connection that no call uses."""
+        while self._idle:
+            self._idle.pop().close()
 
 
 def _read(response: httpx.Response, call: Call) -> Answer:
@@ -143,8 +158,6 @@ def _problem(error: httpx.TransportError, call: Call) -> str:
     if not call.sent and call.trouble:
         return call.trouble
     match error:
-        case httpx.PoolTimeout():
-            return "no connection became free in time"
         case httpx.TimeoutException():
             return "timed out"
         case httpx.RemoteProtocolError():

@@ -13,13 +13,12 @@ import pytest
 from rotation.model import PushOutcome, PushVerdict, RenderedSecret
 from rotation.sensitive import Sensitive
 from rotation.states import AttemptState
-from rotation.vercel.exchange import HttpClient
+from rotation.vercel.deadlines import DeadlineTransport
 from tests.vercel_peers import (
     LOGIN,
     TOKEN,
     Conversation,
     Peer,
-    RealClock,
     a_resource,
     a_sink,
     after_the_request,
@@ -32,6 +31,8 @@ from tests.vercel_peers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import httpx
 
     from rotation.vercel.client import VercelSink
 
@@ -347,24 +348,31 @@ def test_a_connection_is_free_again_after_every_kind_of_end() -> None:
     assert states == [AttemptState.UNKNOWN, AttemptState.APPLIED, AttemptState.UNKNOWN, AttemptState.APPLIED]
 
 
-def test_a_call_that_finds_no_free_connection_in_time_is_unsent() -> None:
-    held = threading.Event()
+def test_calls_at_once_share_no_pool_and_calls_in_turn_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared pool of httpcore's closes, now and then, a connection on which another thread has just begun."""
+    used: list[DeadlineTransport] = []
+    handle = DeadlineTransport.handle_request
 
-    def hold(peer: Conversation) -> None:
-        peer.request()
-        held.set()
-        peer.hold()
+    def note(self: DeadlineTransport, request: httpx.Request) -> httpx.Response:
+        used.append(self)
+        return handle(self, request)
 
-    http = HttpClient(RealClock(), max_connections=1)
-    with Peer(hold) as peer:
-        url = f"{peer.url}/v1"
-        first = threading.Thread(target=http.send, args=("GET", url, within(1.0)), kwargs={"headers": {}})
-        first.start()
-        assert held.wait(10)
-        answered = http.send("GET", url, within(0.1), headers={})
-        assert (answered.sent, answered.problem) == (False, "no connection became free in time")
-        first.join()
-    http.close()
+    monkeypatch.setattr(DeadlineTransport, "handle_request", note)
+    with Peer(saying(CREATED)) as peer, a_sink(peer.url) as sink:
+        inner: list[PushOutcome] = []
+
+        def push_meanwhile() -> bool:
+            inner.append(push(sink))
+            return True
+
+        assert push(sink, may_send=push_meanwhile).verdict is PushVerdict.APPLIED
+        assert [one.verdict for one in inner] == [PushVerdict.APPLIED]
+        first, second = used
+        assert first is not second
+        for _ in range(3):
+            assert push(sink).verdict is PushVerdict.APPLIED
+        assert len(peer.conversations) == 2
+        assert set(used) == {first, second}
 
 
 # What must not happen
