@@ -64,6 +64,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_publish_retry": False,
         "worker_prefetch_multiplier": 1,
+        # Celery would raise the count again in the threads of the pool, on a connection that is not theirs: over AMQP they wait for ever.
+        "worker_enable_prefetch_count_reduction": False,
         "worker_pool": _pool(sys.argv),
         "worker_concurrency": settings.worker_threads,
         "worker_hijack_root_logger": False,
@@ -85,17 +87,22 @@ def _pool(arguments: Sequence[str]) -> str:
 
 
 def _every(seconds: float, task: str) -> dict[str, Any]:
-    """An entry of beat's schedule, due at once when beat starts. One that waits for longer than its period is of no use any more."""
-    return {"task": task, "schedule": seconds, "options": {"queue": Queue.TICK.value, "expires": seconds}, "last_run_at": NEVER}
+    """An entry of beat's schedule, due at once when beat starts. One that waits for longer than its period is of no use any more.
+
+    Without a second try, beat would go on using a connection that is lost: over AMQP it never connects again.
+    """
+    options = {"queue": Queue.TICK.value, "expires": seconds, "retry": True, "retry_policy": transport.RECONNECT}
+    return {"task": task, "schedule": seconds, "options": options, "last_run_at": NEVER}
 
 
 def _transport(settings: Settings) -> dict[str, Any]:
     """How to talk to the broker. The restore settings bring a killed worker's message back soon after the visibility timeout."""
     if settings.broker_url is None or not settings.broker_url.reveal().startswith("redis"):
-        return {"client_properties": {"connection_name": "rollover"}}
+        # A worker waits for ten answers, one after the other, before it ends.
+        return {"client_properties": {"connection_name": "rollover"}, "read_timeout": 3, "write_timeout": 3}
     return {
         "visibility_timeout": settings.visibility_timeout_seconds,
-        "unacked_restore_interval": 1,
+        "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,
         "socket_connect_timeout": 5,

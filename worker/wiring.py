@@ -39,7 +39,7 @@ def wire(settings: Settings) -> Ports:
     clock = MachineClock()
     keyring = open_keyring(settings)
     sealer = KeyringSealer(keyring)
-    http = HttpClient(clock, max_connections=settings.worker_threads + 8)
+    http = HttpClient(clock)
     return Ports(
         store=SqlStore(settings.store, clock=clock, terms=settings.terms(), audit_key=_audit_key(settings, keyring)),
         engines={

@@ -146,13 +146,14 @@ def _broker(here: session.Session) -> Finding:
         return Finding("broker", ok=True, found="`rollover up` starts one of its own")
     where = masked_address(url.reveal())
     waits = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS} if url.reveal().startswith("redis") else {}
-    try:
-        with Connection(url.reveal(), connect_timeout=BROKER_SECONDS, transport_options=waits) as connection:
+    with Connection(url.reveal(), connect_timeout=BROKER_SECONDS, transport_options=waits) as connection:
+        away: tuple[type[BaseException], ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+        try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_SECONDS)
-    except (OperationalError, OSError) as error:
-        return Finding(
-            "broker", ok=False, found=f"{where} does not answer: {type(error).__name__}", advice="see to it, or ROLLOVER_BROKER_URL"
-        )
+        except away as error:
+            return Finding(
+                "broker", ok=False, found=f"{where} does not answer: {type(error).__name__}", advice="see to it, or ROLLOVER_BROKER_URL"
+            )
     return Finding("broker", ok=True, found=where)
 
 
@@ -160,7 +161,7 @@ def _vercel(here: session.Session) -> Finding:
     from rotation.vercel.exchange import HttpClient  # noqa: PLC0415 - not for help
 
     url = here.settings.vercel_api_url
-    http = HttpClient(here.ports.clock, max_connections=1)
+    http = HttpClient(here.ports.clock)
     try:
         answer = http.send("GET", url, here.deadline(), headers={})
     finally:
