@@ -72,8 +72,9 @@ class Shape:
 
     table: str
     held: tuple[str, ...]
-    yielding: tuple[str, ...]
-    taking: tuple[str, ...]
+    yielding: tuple[str, ...] | None
+    """None where there are no such rows. Rows of which no column changes are written all the same: they take the next fence."""
+    taking: tuple[str, ...] | None
     resource: tuple[str, ...]
     adds: bool
     answers: bool
@@ -127,8 +128,8 @@ class SwiftMoves:
         shape = Shape(
             table=rotations.name if isinstance(held, Rotation) else credentials.name,
             held=_names(document["held"]),
-            yielding=_names(*document["yielding"]),
-            taking=_names(*document["taking"]),
+            yielding=_names(document["yielding"][0]) if yielding else None,
+            taking=_names(document["taking"][0]) if taking else None,
             resource=tuple(document["resource"]),
             adds=move.new_credential is not None,
             answers=move.attempt is not None,
@@ -201,9 +202,9 @@ def _written_together(pairs: Sequence[tuple[Credential, Credential]]) -> list[Do
     return [{"id": row.id, "was": row.stage, **{name: after[name] for name in sorted(names)}} for row, _, after in columns]
 
 
-def _names(*rows: Document) -> tuple[str, ...]:
-    """The columns that are written of these rows, which have the same ones."""
-    return tuple(name for name in rows[0] if name not in PLACE) if rows else ()
+def _names(row: Document) -> tuple[str, ...]:
+    """The columns that are written of a row, and of those that are written with it."""
+    return tuple(name for name in row if name not in PLACE)
 
 
 def _resource_columns(move: Move) -> Document:
@@ -231,10 +232,10 @@ def _parts(shape: Shape) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "grown", (_grown(), "1")
     yield "line", (_inserted(events, "line", events.c.keys()), "1")
     yield "held", (_held(shape.table, shape.held), "1")
-    if shape.yielding:
+    if shape.yielding is not None:
         yield "yielding", (_others("yielding", shape.yielding, FIRST), "jsonb_array_length(move->'yielding')")
-    if shape.taking:
-        before = f"{FIRST} AND (SELECT count(*) FROM yielding) >= 0" if shape.yielding else FIRST
+    if shape.taking is not None:
+        before = FIRST if shape.yielding is None else f"{FIRST} AND (SELECT count(*) FROM yielding) >= 0"
         yield "taking", (_others("taking", shape.taking, before), "jsonb_array_length(move->'taking')")
     if shape.adds:
         server = "(SELECT server FROM resources WHERE id = n.resource_id)"
@@ -259,7 +260,8 @@ def _held(table: str, columns: Sequence[str]) -> str:
     """The row that is held keeps its fence, and its claim if it goes on. Urgency only rises."""
     of = metadata.tables[table]
     state = "state" if of is rotations else "stage"
-    written = [f"{name} = t.urgent OR n.urgent" if name == "urgent" else f"{name} = n.{name}" for name in columns]
+    rises = ["urgent = t.urgent OR n.urgent"] if "urgent" in columns else []
+    written = [*_set([name for name in columns if name != "urgent"]), *rises]
     claim = ("claimed_until = given.now + make_interval(secs => (move->>'claim')::float)", "hinted_until = NULL")
     return (
         f"UPDATE {table} AS t SET {', '.join((*written, *claim))} FROM given, {_one(of, 'held', ('id', 'fence', *columns))}"
@@ -270,15 +272,13 @@ def _held(table: str, columns: Sequence[str]) -> str:
 def _others(part: str, columns: Sequence[str], before: str) -> str:
     """Credentials that are not held take the next fence, so that whoever works on them looks again."""
     rows = f"jsonb_to_recordset(move->'{part}') AS n(was text, {_typed(credentials, ('id', *columns))})"
-    return (
-        f"UPDATE credentials AS t SET {_set(columns)}, fence = t.fence + 1, claimed_until = NULL, hinted_until = NULL"
-        f" FROM given, {rows} WHERE t.id = n.id AND t.stage = n.was AND {before} RETURNING t.id"
-    )
+    written = ", ".join((*_set(columns), "fence = t.fence + 1", "claimed_until = NULL", "hinted_until = NULL"))
+    return f"UPDATE credentials AS t SET {written} FROM given, {rows} WHERE t.id = n.id AND t.stage = n.was AND {before} RETURNING t.id"
 
 
 def _answered() -> str:
     return (
-        f"UPDATE attempts AS t SET {_set(ANSWERED)} FROM given, {_one(attempts, 'answered', ('id', 'resource_id', *ANSWERED))}"
+        f"UPDATE attempts AS t SET {', '.join(_set(ANSWERED))} FROM given, {_one(attempts, 'answered', ('id', 'resource_id', *ANSWERED))}"
         f" WHERE t.id = n.id AND t.resource_id = n.resource_id AND t.state IN ('{AttemptState.OPEN}', n.state) AND {FIRST} RETURNING t.id"
     )
 
@@ -313,7 +313,7 @@ def _opened() -> str:
 
 def _resource(columns: Sequence[str]) -> str:
     return (
-        f"UPDATE resources AS t SET {_set(columns)} FROM given, {_one(resources, 'resource', columns)}"
+        f"UPDATE resources AS t SET {', '.join(_set(columns))} FROM given, {_one(resources, 'resource', columns)}"
         f" WHERE t.id = move->'line'->>'chain' AND t.state <> '{ResourceState.GONE}' AND t.revision = (move->>'revision')::int"
         f" AND {FIRST} RETURNING t.id"
     )
@@ -335,5 +335,5 @@ def _typed(table: Table, columns: Sequence[str]) -> str:
     return ", ".join(f"{name} {table.c[name].type.compile(DIALECT)}" for name in columns)
 
 
-def _set(columns: Sequence[str]) -> str:
-    return ", ".join(f"{name} = n.{name}" for name in columns)
+def _set(columns: Sequence[str]) -> list[str]:
+    return [f"{name} = n.{name}" for name in columns]

@@ -138,6 +138,25 @@ def test_only_a_rotation_opens_an_attempt(bench: SqlBench, resource: Resource) -
         bench.store.record_credential(ending, Move(move.event, credentials=move.credentials, opens_attempt=offered(case).opens_attempt))
 
 
+def test_a_row_that_is_written_unchanged_takes_the_next_fence_and_whoever_works_on_it_looks_again(
+    bench: SqlBench, resource: Resource
+) -> None:
+    """So the last two logins of a leaving resource do not each see the other one left."""
+    store = bench.store
+    case = begin(bench, resource, "planned", "verified", "offered")
+    store.record_rotation(case, completed(case))
+    bench.advance(timedelta(days=2))
+    old, new = (one.id for one in case.credentials)
+    ending = present(store.claim_credential(old))
+    unchanged = next(one for one in ending.credentials if one.id == new)
+    move = blocked(ending)
+    with careful_statements(store) as seen:
+        store.record_credential(ending, replace(move, credentials=(*move.credentials, unchanged)))
+    assert seen == []
+    assert bench.credential(new).fence == unchanged.fence + 1
+    assert bench.credential(new) == replace(unchanged, fence=unchanged.fence + 1)
+
+
 def test_an_answer_that_is_lost_is_unknown_and_the_next_statement_has_a_new_connection(bench: SqlBench, resource: Resource) -> None:
     store = bench.store
     case = begin(bench, resource, "planned")
