@@ -46,11 +46,11 @@ class Population:
     accounts: tuple[Account, ...]
 
 
-def settle(parts: Parts, count: int) -> Population:
-    """Make `count` customers for each side."""
+def settle(parts: Parts, count: int, label: str) -> Population:
+    """Make `count` new customers for each side, in databases that are there. `label` tells them from those of other calls."""
     entropy = parts.ports.entropy
-    ours = [_account(f"ours{number:04}", number, entropy) for number in range(count)]
-    floors = [_account(f"floor{number:04}", number, entropy) for number in range(count)]
+    ours = [_account(f"ours{label}_{number:04}", number, entropy) for number in range(count)]
+    floors = [_account(f"floor{label}_{number:04}", number, entropy) for number in range(count)]
     _make(parts, [*ours, *floors], entropy)
     for account in (*ours, *floors):
         parts.vercel.add_resource(fleet.INSTALLATION, account.tenant, fleet.PRODUCT, account.tenant)
@@ -63,8 +63,8 @@ def _account(tenant: str, number: int, entropy: Entropy) -> Account:
     return Account(tenant, database, f"{database}_owner", f"{tenant}_app", password.reveal())
 
 
-def _make(parts: Parts, accounts: Sequence[Account], entropy: Entropy) -> None:
-    """The databases with their owner groups, and a login for each account that acts as the owner."""
+def found(parts: Parts) -> None:
+    """Make the customers' databases with their owner groups."""
     with psycopg.connect(parts.customers.superuser_url(), autocommit=True) as connection:
         for number in range(DATABASES):
             names = {"database": sql.Identifier(f"shop{number}"), "owner": sql.Identifier(f"shop{number}_owner")}
@@ -74,6 +74,11 @@ def _make(parts: Parts, accounts: Sequence[Account], entropy: Entropy) -> None:
                 "CREATE DATABASE {database} OWNER {owner}",
             ):
                 connection.execute(sql.SQL(statement).format(**names))
+
+
+def _make(parts: Parts, accounts: Sequence[Account], entropy: Entropy) -> None:
+    """A login for each account, which acts as the owner of its database."""
+    with psycopg.connect(parts.customers.superuser_url(), autocommit=True) as connection:
         for account in accounts:
             values = {"role": sql.Identifier(account.username), "owner": sql.Identifier(account.owner)}
             secret = verifier(Sensitive(account.password), Salting(entropy.bytes(SALT_BYTES)))

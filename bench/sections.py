@@ -6,14 +6,13 @@ import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.fleet_rows import FleetRows
 from bench.floor import Crew
 from bench.gauges import resident_bytes
 from bench.parts import Workers
-from bench.population import settle
+from bench.population import found, settle
 from bench.report import Line, line, percentile
 from bench.work import Contest
 from rotation import requests
@@ -65,16 +64,12 @@ class Bench:
         self.sizes = sizes
         self._running = ExitStack()
         self._ready: dict[int, Contest] = {}
+        self._founded = False
 
     def close(self) -> None:
         """End what works on either side."""
         self._ready.clear()
         self._running.close()
-
-    @cached_property
-    def population(self) -> Population:
-        """Who is rotated; made when first needed."""
-        return settle(self.parts, self.sizes.each)
 
     def throughput(self) -> Iterator[Line]:
         """Rotations and retirements a second, and what they cost, both sides in turn."""
@@ -154,17 +149,23 @@ class Bench:
             contest.worker_retires(each)
         return floor, worker
 
+    def _population(self, at_once: int) -> Population:
+        """Who is rotated: others each time, since a floor that ended has taken along what it knew of its customers."""
+        if not self._founded:
+            found(self.parts)
+            self._founded = True
+        return settle(self.parts, self.sizes.each, f"{at_once}")
+
     def _contest(self, at_once: int) -> Contest:
         """Both sides with as many threads as work is to be done at once, spread over the same number of processes; kept while it fits."""
         if at_once not in self._ready:
             self.close()
+            population = self._population(at_once)
             processes = min(PROCESSES, at_once)
             threads = at_once // processes
-            crew = self._running.enter_context(
-                closing(Crew(self.parts.places, self.population.accounts, processes=processes, threads=threads))
-            )
+            crew = self._running.enter_context(closing(Crew(self.parts.places, population.accounts, processes=processes, threads=threads)))
             workers = self._running.enter_context(Workers(self.parts, processes=processes, threads=threads))
-            self._ready[at_once] = self._running.enter_context(closing(Contest(self.parts, self.population, crew, workers)))
+            self._ready[at_once] = self._running.enter_context(closing(Contest(self.parts, population, crew, workers)))
             _tell(f"{at_once} at once: both sides are ready")
         return self._ready[at_once]
 

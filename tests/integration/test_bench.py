@@ -18,9 +18,9 @@ def bench(*options: str) -> str:
 
 
 def test_both_sides_work_in_turn_and_are_compared() -> None:
-    told = bench("--sections", "throughput,tick", "--at-once", "2", "--each", "4", "--fleets", "100,300", "--json")
+    told = bench("--sections", "throughput,tick", "--at-once", "1,2", "--each", "4", "--fleets", "100,300", "--json")
     lines = {line["what"]: line for line in json.loads(told)}
-    for what in ("rotations, 2 at once", "retirements, 2 at once"):
+    for what in ("rotations, 1 at once", "rotations, 2 at once", "retirements, 2 at once"):
         assert lines[what]["worker"] > 0
         assert lines[what]["ratio"] == lines[what]["worker"] / lines[what]["floor"]
     for size in (100, 300):
