@@ -45,6 +45,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     exchange = Exchange("rollover", type="direct", durable=True)
     return {
         "broker_url": settings.broker_url.reveal(),
+        "broker_use_ssl": transport.tls(settings.broker_url.reveal()),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": _transport(settings),

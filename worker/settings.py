@@ -130,7 +130,10 @@ class Settings(BaseSettings):
     )
     broker_url: Annotated[Secret, AfterValidator(_broker)] | None = Field(
         default=None,
-        description="The broker: `redis://`, `rediss://`, `amqp://` or `amqps://`. Default: `rollover up` starts one of its own.",
+        description=(
+            "The broker: `redis://`, `rediss://`, `amqp://` or `amqps://`. Default: `rollover up` starts one of its own. With TLS its "
+            "certificate is verified; a root of your own is named in `SSL_CERT_FILE`."
+        ),
     )
     keys: Secret | None = Field(
         default=None,
@@ -180,7 +183,7 @@ class Settings(BaseSettings):
         default=300,
         description="How long a push that got no answer may still be applied by somebody on its way. Small only in the sandbox.",
     )
-    visibility_timeout_seconds: Seconds = Field(default=300, description="When the broker gives a lost message again. More than the claim.")
+    visibility_timeout_seconds: Seconds = Field(default=300, description="When Redis gives a lost message again. More than the claim.")
     hint_seconds: Seconds = Field(default=30, description="How long a row that was sent to the workers is not sent again.")
     usage_sample_seconds: Seconds = Field(default=60, description="How often the sessions of each database server are looked at.")
     max_grace: Duration = Field(default=timedelta(days=30), description="The longest grace period that anybody may ask for.")

@@ -139,6 +139,7 @@ def _broker(here: session.Session) -> Finding:
     from kombu import Connection  # noqa: PLC0415 - not for help
     from kombu.exceptions import OperationalError  # noqa: PLC0415
 
+    from worker import transport  # noqa: PLC0415
     from worker.addresses import masked_address  # noqa: PLC0415
 
     url = here.settings.broker_url
@@ -146,7 +147,8 @@ def _broker(here: session.Session) -> Finding:
         return Finding("broker", ok=True, found="`rollover up` starts one of its own")
     where = masked_address(url.reveal())
     waits = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS} if url.reveal().startswith("redis") else {}
-    with Connection(url.reveal(), connect_timeout=BROKER_SECONDS, transport_options=waits) as connection:
+    proof = transport.tls(url.reveal())
+    with Connection(url.reveal(), ssl=proof, connect_timeout=BROKER_SECONDS, transport_options=waits) as connection:
         away: tuple[type[BaseException], ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_SECONDS)
