@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import structlog
@@ -120,12 +121,20 @@ def _room(queue: Queue) -> int:
 
 
 def _each(advance: Callable[[str], int], ids: Sequence[str]) -> None:
-    """One after the other: a worker has other threads for other messages. A store that does not answer is told once a row: all stay due."""
+    """One after the other: a worker has other threads for other messages. A store that does not answer is told once a row: all stay due.
+
+    What else goes wrong with a row is raised when the others had their turn: they would come with the same one in the next message, too.
+    """
     until = time.monotonic() + BATCH_SECONDS
-    for row_id in ids:
+
+    def one(row_id: str) -> None:
+        if time.monotonic() > until:
+            return
         try:
             advance(row_id)
         except (Unavailable, OutcomeUnknown) as error:
             log.warning("store_unavailable", row=row_id, problem=str(error))
-        if time.monotonic() > until:
-            return
+
+    with ExitStack() as turns:  # it goes on after an error, and raises it at its end
+        for row_id in reversed(ids):
+            turns.callback(one, row_id)
