@@ -5,9 +5,11 @@ Time-outs of the server do nothing against a frozen server, and psycopg's and li
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +30,10 @@ TimeLeft = Callable[[], float]
 
 SLICE_SECONDS = 0.1
 """How often a wait looks up, so that a signal is handled."""
+
+
+FAREWELL_SECONDS = 1.0
+"""How long the server gets to let go of a session that we closed."""
 
 
 class NoConnection(Exception):
@@ -53,6 +59,18 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
         if self.closed or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             return False
         return not _ready(self.pgconn.socket, select.POLLIN, 0)
+
+    def end(self, time_left: TimeLeft) -> None:
+        """Close, and wait until the server has let go as well: it counts a session against its limits until then."""
+        if self.closed:
+            return
+        until = time.monotonic() + min(FAREWELL_SECONDS, max(time_left(), 0.0))
+        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as twin:
+            self.close()
+            while _ready(twin.fileno(), select.POLLIN, until - time.monotonic()) and twin.recv(4096):
+                pass
+        # Where no descriptor was left for the twin.
+        self.close()
 
 
 def connect(parameters: Mapping[str, str], time_left: TimeLeft) -> BoundedConnection:

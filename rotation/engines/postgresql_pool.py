@@ -85,29 +85,38 @@ class ServerPool:
         with self._changed:
             self._size = 0
             while self._count_idle():
-                self._close_one()
+                self._idle_longest().close()
 
     def _take(self, database: str, time_left: TimeLeft) -> BoundedConnection:
-        with self._changed:
-            self._close_old()
-            while not self._idle[database] and self._busy + self._count_idle() >= self._size:
-                if self._count_idle():
-                    self._close_one()
-                elif not self._changed.wait(max(time_left(), 0.0)):
-                    raise Unavailable(f"{self._system}: all {self._size} connections that it allows us are in use")
-            self._busy += 1
-            while self._idle[database]:
-                _, connection = self._idle[database].pop()
-                if connection.fresh:
-                    return connection
-                connection.close()
+        known = self._claim_place(database, time_left)
         try:
+            if known and known.fresh:
+                return known
+            if known:
+                known.end(time_left)
             return self._opened(database, time_left)
         except BaseException:
             with self._changed:
                 self._busy -= 1
                 self._changed.notify()
             raise
+
+    def _claim_place(self, database: str, time_left: TimeLeft) -> BoundedConnection | None:
+        """One more connection is in use: the one that comes back, or one that the caller opens."""
+        leaving: list[BoundedConnection] = []
+        try:
+            with self._changed:
+                leaving += self._too_old()
+                while not self._idle[database] and self._busy + self._count_idle() >= self._size:
+                    if self._count_idle():
+                        leaving.append(self._idle_longest())
+                    elif not self._changed.wait(max(time_left(), 0.0)):
+                        raise Unavailable(f"{self._system}: all {self._size} connections that it allows us are in use")
+                self._busy += 1
+                return self._idle[database].pop()[1] if self._idle[database] else None
+        finally:
+            for connection in leaving:
+                connection.end(time_left)
 
     def _opened(self, database: str, time_left: TimeLeft) -> BoundedConnection:
         with self._changed:
@@ -130,9 +139,12 @@ class ServerPool:
         return connection
 
     def _give_back(self, database: str, connection: BoundedConnection) -> None:
+        kept = self._size and connection.fresh
+        if not kept:
+            connection.end(connection.time_left)
         with self._changed:
             self._busy -= 1
-            if self._size and connection.fresh:
+            if kept and self._size:
                 self._idle[database].append((time.monotonic(), connection))
             else:
                 connection.close()
@@ -141,13 +153,13 @@ class ServerPool:
     def _count_idle(self) -> int:
         return sum(len(connections) for connections in self._idle.values())
 
-    def _close_one(self) -> None:
-        """Make room: the connection that was idle longest goes."""
+    def _idle_longest(self) -> BoundedConnection:
+        """Makes room: gives the connection that goes."""
         database = min((name for name, idle in self._idle.items() if idle), key=lambda name: self._idle[name][0][0])
-        self._idle[database].pop(0)[1].close()
+        return self._idle[database].pop(0)[1]
 
-    def _close_old(self) -> None:
+    def _too_old(self) -> Iterator[BoundedConnection]:
         limit = time.monotonic() - IDLE_SECONDS
         for idle in self._idle.values():
             while idle and idle[0][0] < limit:
-                idle.pop(0)[1].close()
+                yield idle.pop(0)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -228,6 +229,30 @@ def test_no_more_connections_are_open_than_the_server_allows(private: PrivatePos
     engine.close()
 
     assert 1 <= most <= 2
+
+
+def test_a_connection_that_makes_room_has_left_the_server_before_the_next_is_opened(
+    private: PrivatePostgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rotation.engines.deadlines.FAREWELL_SECONDS", 30.0)
+    first = new_tenant(private, connections=1)
+    other = replace(new_tenant(private, connections=1), server=first.server)
+    engine = engine_for(private)
+    engine.preflight(first, within())
+    with psycopg.connect(private.superuser_url(), autocommit=True) as connection, ThreadPoolExecutor(1) as pool:
+        ours = [pid for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", (ADMIN,))]
+        os.kill(ours[0], signal.SIGSTOP)
+        try:
+            result = pool.submit(engine.preflight, other, within(60))
+            # Without the wait it is through long before: two hundred looks take longer than two connections.
+            for _ in range(200):
+                count = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (ADMIN,)).fetchone()
+                assert count == (1,)
+                assert not result.done()
+        finally:
+            os.kill(ours[0], signal.SIGCONT)
+        assert result.result(60) == ()
+    engine.close()
 
 
 def test_who_finds_no_free_connection_in_time_is_told_so(private: PrivatePostgresql) -> None:
