@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.cases import RotationCase
-    from rotation.errors import RolloverError
+    from rotation.errors import Fault, RolloverError
     from rotation.model import Attempt
     from rotation.ports import Ports
     from rotation.sensitive import Sensitive
@@ -89,20 +89,21 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
 def create(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 2, `planned` to `created`: the database learns the login, from the stored verifier.
 
-    Both this act and the next can be repeated before the offer, so when the next one succeeds at once, they are recorded together.
+    All up to the offer can be done again, so when the next steps succeed at once, the offer alone is recorded, for all of them.
     """
     held = _held(case, ports)
     if held is not None:
         return held
+    differences: tuple[Fault, ...] = ()
     if not case.pushes_again:  # otherwise its login exists
         credential = case.credential
         verifier = _open(case, credential, "verifier", ports)
         like = None if case.current is None else case.current.username
         engine = ports.engines[case.resource.spec.engine]
-        engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
+        differences = engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
     created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
     try:
-        return verify(replace(case, rotation=created), ports)
+        return _verify(replace(case, rotation=created), differences, ports)
     except (Refused, Unavailable, OutcomeUnknown, Invalid):
         return Move(rotation=created, event=endings.event(created))  # it is verified again from here, and what stands in the way is told
 
@@ -112,28 +113,17 @@ def verify(case: RotationCase, ports: Ports) -> Move | Wait:
     held = _held(case, ports)
     if held is not None:
         return held
-    credential = case.credential
-    engine = ports.engines[case.resource.spec.engine]
-    login = Login(credential.username, _open(case, credential, "password", ports))
-    engine.check(case.resource, login, ports.sink.render(case.resource, login), driver.call_deadline(case, ports))
+    differences: tuple[Fault, ...] = ()
     if case.current is not None and not case.pushes_again:
-        differences = engine.parity(case.resource, credential.username, case.current.username, driver.call_deadline(case, ports))
-        if differences:
-            raise Refused(
-                "the new login differs from the current one: " + "; ".join(str(one) for one in differences),
-                advice="run `rollover resource check` and grant to the owner what it lists",
-            )
-    verified = replace(endings.onward(case, RotationState.VERIFIED), verified_at=case.now)
-    return Move(rotation=verified, event=endings.event(verified))
+        engine = ports.engines[case.resource.spec.engine]
+        deadline = driver.call_deadline(case, ports)
+        differences = engine.parity(case.resource, case.credential.username, case.current.username, deadline)
+    return _verify(case, differences, ports)
 
 
 def offer(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 4, `verified` to `offered`: write down that we are about to push. The point of no return."""
-    held = _held(case, ports) or _limited(case, ports)
-    if held is not None:
-        return held
-    offered = replace(endings.onward(case, RotationState.OFFERED), offered_at=case.now, reserved_at=None)
-    return Move(rotation=offered, opens_attempt=_attempt_terms(ports), event=endings.event(offered))
+    return _held(case, ports) or _limited(case, ports) or _offered(case, ports)
 
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
@@ -260,6 +250,30 @@ def _limited(case: RotationCase, ports: Ports) -> Wait | None:
 
 
 # -- small words
+
+
+def _verify(case: RotationCase, differences: tuple[Fault, ...], ports: Ports) -> Move:
+    """The new login works, and does not differ from the current one: it is offered at once, if there is a place in the rate limit."""
+    credential = case.credential
+    login = Login(credential.username, _open(case, credential, "password", ports))
+    engine = ports.engines[case.resource.spec.engine]
+    engine.check(case.resource, login, ports.sink.render(case.resource, login), driver.call_deadline(case, ports))
+    if differences:
+        raise Refused(
+            "the new login differs from the current one: " + "; ".join(str(one) for one in differences),
+            advice="run `rollover resource check` and grant to the owner what it lists",
+        )
+    verified = replace(endings.onward(case, RotationState.VERIFIED), verified_at=case.now)
+    limited = _limited(case, ports)
+    if limited is not None:
+        waiting = replace(verified, due_at=limited.until, reserved_at=limited.reserved_at)
+        return Move(rotation=waiting, event=endings.event(verified))
+    return _offered(replace(case, rotation=verified), ports)
+
+
+def _offered(case: RotationCase, ports: Ports) -> Move:
+    offered = replace(endings.onward(case, RotationState.OFFERED), offered_at=driver.store_now(case, ports), reserved_at=None)
+    return Move(rotation=offered, opens_attempt=_attempt_terms(ports), event=endings.event(offered))
 
 
 def _plan_again(case: RotationCase, current: Credential) -> Move:

@@ -118,11 +118,13 @@ class Engine(Protocol):
         """
         ...
 
-    def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
+    def admit(
+        self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline
+    ) -> tuple[Fault, ...]:
         """Afterwards the login exists, can log in with the password behind `verifier`, and has the rights and settings of `like`.
 
-        `like` is the user name of the current credential, None for the first. A login of that name without our marker for this
-        credential is a name clash: `Refused`.
+        `like` is the user name of the current credential, None for the first. Gives what `parity` would say now, and nothing for the
+        first. A login of that name without our marker for this credential is a name clash: `Refused`.
         """
         ...
 

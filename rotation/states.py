@@ -80,8 +80,10 @@ class AttemptState(StrEnum):
 
 ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {
     RotationState.REQUESTED: frozenset({RotationState.PLANNED, RotationState.FAILED, RotationState.ABANDONED}),
-    RotationState.PLANNED: frozenset({RotationState.CREATED, RotationState.VERIFIED, RotationState.FAILED, RotationState.ABANDONED}),
-    RotationState.CREATED: frozenset({RotationState.VERIFIED, RotationState.FAILED, RotationState.ABANDONED}),
+    RotationState.PLANNED: frozenset(
+        {RotationState.CREATED, RotationState.VERIFIED, RotationState.OFFERED, RotationState.FAILED, RotationState.ABANDONED},
+    ),
+    RotationState.CREATED: frozenset({RotationState.VERIFIED, RotationState.OFFERED, RotationState.FAILED, RotationState.ABANDONED}),
     RotationState.VERIFIED: frozenset({RotationState.OFFERED, RotationState.FAILED, RotationState.ABANDONED}),
     RotationState.OFFERED: frozenset(
         {RotationState.COMPLETED, RotationState.FAILED, RotationState.SUPERSEDED, RotationState.ABANDONED},
@@ -91,7 +93,7 @@ ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {
     RotationState.SUPERSEDED: frozenset(),
     RotationState.ABANDONED: frozenset(),
 }
-"""The legal moves of a rotation. PLANNED to VERIFIED in one record is legal because both acts can be repeated before the offer."""
+"""The legal moves of a rotation. States between PLANNED and OFFERED may be passed over: all that is done there can be done again."""
 
 
 STAGE_MOVES: Mapping[Stage, frozenset[Stage]] = {

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tests.rigs import Rig
     from tests.witnesses import Witness
 
-PATH = (RotationState.REQUESTED, RotationState.PLANNED, RotationState.VERIFIED, RotationState.OFFERED, RotationState.COMPLETED)
-"""The states that every completed rotation has a record of; `created` may be recorded together with `verified`."""
+PATH = (RotationState.REQUESTED, RotationState.PLANNED, RotationState.OFFERED, RotationState.COMPLETED)
+"""The states that every completed rotation has a record of; those on the way to the offer may be recorded together with it."""
 
 
 def assert_kept(rig: Rig, witness: Witness, *, unreachable: bool = False) -> None:

@@ -12,6 +12,7 @@ Every name in a statement is composed by psycopg. What is measured about Postgre
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,14 @@ from rotation.engines import logins, scram
 from rotation.engines.hosts import Hosts
 from rotation.engines.postgresql_admin import AdminLogin, AdminSessions
 from rotation.engines.postgresql_adoption import adopt
+from rotation.engines.postgresql_comparison import Comparison
+from rotation.engines.postgresql_errors import NameTaken, NameUnknown
 from rotation.engines.postgresql_logins import Logins
 from rotation.engines.postgresql_preflight import preflight
 from rotation.engines.postgresql_proof import Proof
 from rotation.engines.postgresql_rehearsal import rehearse
-from rotation.engines.postgresql_removal import block_login, end_nameless_sessions, remove_login
-from rotation.engines.postgresql_roles import differences, make_role, mend_role, read_compared, read_roles
+from rotation.engines.postgresql_removal import block, end_nameless_sessions, find_login, remove_login
+from rotation.engines.postgresql_roles import make_role, mend_role, read_roles
 from rotation.errors import Fault, Refused
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
 
@@ -102,22 +105,32 @@ class PostgresqlEngine:
         """The statements that make the new login, then those that end the one that it is like."""
         return tuple(rehearse(self._admin, resource, username, like, deadline))
 
-    def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
-        """Create the login, or mend it with the same verifier: another salt would strand poolers that keep the old one."""
+    def admit(
+        self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline
+    ) -> tuple[Fault, ...]:
+        """Create the login, or mend it with the same verifier: another salt would strand poolers that keep the old one.
+
+        One message makes a login without anything of its own and looks at it: most have nothing, and the others are mended.
+        """
         self._admin.expect_time(resource.server, deadline, "create a login")
         self._doors.remember(resource.server, credential.username, verifier)
-        marker = self._sealer.mark(credential.id)
-        owner, name = resource.spec.database.owner_role, credential.username
+        comparison = Comparison(credential.username, like, resource.spec.database.owner_role)
+        making = make_role(comparison.name, comparison.owner, verifier, self._sealer.mark(credential.id))
         with self._admin.session(resource.server, deadline) as session:
-            known = read_roles(session, name, *([like] if like else []))
-            model = known.get(like) if like else None
+            try:
+                seen = comparison.seen(session.act_and_look("create a login", list(making), *comparison.queries()))
+                finished = comparison.is_alike(seen)
+            except NameTaken:
+                seen = comparison.read(session)
+                self._expect_ours(resource, seen.roles.get(comparison.name), credential)
+                finished = False
+            model = seen.roles.get(like) if like else None
             if like and model is None:
                 raise Refused(f"{resource.server.name}: the login {like}, which the new one is to be like, does not exist")
-            if (role := known.get(name)) is None:
-                session.act("create a login", list(make_role(name, owner, verifier, marker, model)))
-                return
-            self._expect_ours(resource, role, credential)
-            session.act("mend a login", list(mend_role(role, owner, verifier, model)))
+            if not finished:
+                mending = mend_role(seen.roles[comparison.name], comparison.owner, verifier, model)
+                seen = comparison.seen(session.act_and_look("mend a login", list(mending), *comparison.queries()))
+        return comparison.faults(seen)
 
     def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:
         """Log in with what will be pushed."""
@@ -125,21 +138,15 @@ class PostgresqlEngine:
 
     def parity(self, resource: Resource, username: str, like: str, deadline: Deadline) -> tuple[Fault, ...]:
         """Compare memberships, settings, limits and what either holds directly."""
-        owner = resource.spec.database.owner_role
+        comparison = Comparison(username, like, resource.spec.database.owner_role)
         with self._admin.session(resource.server, deadline) as session:
-            known, held = read_compared(session, username, like, owner=owner)
-        missing = [name for name in (username, like, owner) if name not in known]
-        if missing:
-            return tuple(Fault(name, "does not exist") for name in missing)
-        return tuple(differences(known[username], known[like], known[owner], held))
+            return comparison.faults(comparison.read(session))
 
     def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
         """NOLOGIN."""
         self._admin.expect_time(resource.server, deadline, "block a login")
-        with self._admin.session(resource.server, deadline) as session:
-            role = read_roles(session, username).get(username)
-            if role is not None:
-                block_login(session, role)
+        with self._admin.session(resource.server, deadline) as session, suppress(NameUnknown):
+            session.act("block a login", [block(username)])
 
     def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
         """LOGIN again."""
@@ -158,13 +165,13 @@ class PostgresqlEngine:
         if name in keep:
             raise Refused(f"{resource.server.name}: {name} is to be kept and removed at once: nothing was done")
         with self._admin.session(resource.server, deadline) as session:
-            role = read_roles(session, name).get(name)
-            if role is None:
+            found = find_login(session, name)
+            if found is None:
                 end_nameless_sessions(session, resource.spec.database.name)
                 return
             if not credential.adopted:
-                self._expect_ours(resource, role, credential)
-        remove_login(self._admin, resource, role, deadline)
+                self._expect_ours(resource, found.role, credential)
+        remove_login(self._admin, resource, found, deadline)
 
     def prove_refused(self, resource: Resource, login: Login, control: Login | None, deadline: Deadline) -> None:
         """Ask the catalog, and every door."""
@@ -191,9 +198,9 @@ class PostgresqlEngine:
             read_at: datetime = session.rows("read the clock", CLOCK)[0][0]
         return read_at.astimezone(UTC)
 
-    def _expect_ours(self, resource: Resource, role: Role, credential: Credential) -> None:
-        if role.comment is None or self._sealer.recognise(role.comment) != credential.id:
+    def _expect_ours(self, resource: Resource, role: Role | None, credential: Credential) -> None:
+        if role is None or role.comment is None or self._sealer.recognise(role.comment) != credential.id:
             raise Refused(
-                f"{resource.server.name}: a login {role.name} exists that is not this credential's: a name clash",
+                f"{resource.server.name}: a login {credential.username} exists that is not this credential's: a name clash",
                 advice="find out whose it is; the next rotation takes another name",
             )

@@ -17,7 +17,11 @@ TOO_LATE = "22012"
 
 RIGHTS = "42501"
 NEW_NAME_TAKEN = "42710"
+NAME_UNKNOWN = "42704"
 STILL_NEEDED = "2BP01"
+
+LACKS_RIGHT = "the admin login lacks a right: `rollover resource check` lists each with the SQL that grants it"
+LACKS_SOMETHING = "`rollover resource check` shows what the server lacks"
 
 _PASSING = (
     "08",  # connection trouble
@@ -28,10 +32,17 @@ _PASSING = (
     "57",  # cancelled by a time-out, shutting down, starting up
     "58",  # the server's system
     "XX",  # internal errors, among them "tuple concurrently updated"
-    NEW_NAME_TAKEN,  # somebody was quicker: the next try looks first
     STILL_NEEDED,  # something came to depend on the login in the meantime
 )
 """SQLSTATEs, or how they begin, that may be gone the next time (PostgreSQL's manual, appendix A)."""
+
+
+class NameTaken(Unavailable):
+    """There is one of that name."""
+
+
+class NameUnknown(Refused):
+    """There is none of that name."""
 
 
 def sort_error(error: psycopg.Error, act: str, system: str, *, sent: bool) -> RolloverError:
@@ -44,8 +55,9 @@ def sort_error(error: psycopg.Error, act: str, system: str, *, sent: bool) -> Ro
     if code == TOO_LATE and sent:
         return LostClaim(f"{system}: too late to {act}; nothing was changed")
     message = f"{system}: PostgreSQL did not {act}: {code} {type(error).__name__}"
+    if code == NEW_NAME_TAKEN:
+        return NameTaken(message)
     if code.startswith(_PASSING):
         return Unavailable(message)
-    if code == RIGHTS:
-        return Refused(message, advice="the admin login lacks a right: `rollover resource check` lists each with the SQL that grants it")
-    return Refused(message, advice="`rollover resource check` shows what the server lacks")
+    refused = NameUnknown if code == NAME_UNKNOWN else Refused
+    return refused(message, advice=LACKS_RIGHT if code == RIGHTS else LACKS_SOMETHING)

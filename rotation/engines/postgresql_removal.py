@@ -6,11 +6,12 @@ and looking for sessions by the role's number.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from rotation.engines.postgresql_roles import read_held
+from rotation.engines.postgresql_roles import held_of, held_query, read_held, roles_of, roles_query
 from rotation.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from rotation.cases import Deadline
     from rotation.engines.postgresql_admin import AdminSession, AdminSessions
-    from rotation.engines.postgresql_roles import Role
+    from rotation.engines.postgresql_roles import Held, Role
     from rotation.model import Resource
 
 ONE_WAIT = 1.0
@@ -33,20 +34,49 @@ GRANTS_OPTIONS = 160000
 END = sql.SQL("SELECT pg_terminate_backend(pid, {wait}) FROM pg_stat_activity WHERE {whose}")
 OF_ROLE = sql.SQL("usesysid = {oid}")
 OF_NOBODY = sql.SQL("datname = {database} AND usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = usesysid)")
+SESSIONS_OF = sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = {name}")
 HOLDS = sql.SQL("SELECT pg_has_role({role}, 'USAGE')")
 
 
-def block_login(session: AdminSession, role: Role) -> None:
-    """From its commit on nobody logs in as the role."""
-    if role.can_log_in:
-        session.act("block a login", [block(role.name)])
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A login as it is before its removal: its role, what depends on that, how many sessions are open."""
+
+    role: Role
+    held: tuple[Held, ...]
+    sessions: int
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing is left but the role, as it mostly is: it has been blocked for a while, and the owner owns what it made."""
+        return not (self.role.can_log_in or self.held or self.sessions)
 
 
-def remove_login(admin: AdminSessions, resource: Resource, role: Role, deadline: Deadline) -> None:
+def find_login(session: AdminSession, name: str) -> Found | None:
+    """The login, read in one message; None when there is none."""
+    queries = roles_query(name), held_query(name), SESSIONS_OF.format(name=sql.Literal(name))
+    roles, held, ((sessions,),) = session.rows_of("look at a login", *queries)
+    role = roles_of(roles).get(name)
+    return None if role is None else Found(role, held_of(held), sessions)
+
+
+def remove_login(admin: AdminSessions, resource: Resource, found: Found, deadline: Deadline) -> None:
     """Afterwards the role is gone with its sessions, and what it owned is the owner's."""
+    role = found.role
     whose = OF_ROLE.format(oid=sql.Literal(role.oid))
+    if not found.is_bare:
+        _strip(admin, resource, role, whose, deadline)
     with admin.session(resource.server, deadline) as session:
-        block_login(session, role)
+        session.act("remove a login", [drop(role.name)])
+        # One that had passed the door before it was shut shows up only now.
+        _end_sessions(session, whose)
+
+
+def _strip(admin: AdminSessions, resource: Resource, role: Role, whose: sql.Composed, deadline: Deadline) -> None:
+    """Afterwards the role has no session and nothing depends on it."""
+    with admin.session(resource.server, deadline) as session:
+        if role.can_log_in:
+            session.act("block a login", [block(role.name)])
         _end_sessions(session, whose)
         held = read_held(session, role.name)
         if held and not holds(session, role.name):
@@ -56,10 +86,6 @@ def remove_login(admin: AdminSessions, resource: Resource, role: Role, deadline:
         with admin.session(resource.server, deadline, database) as session:
             statements = list(hand_over(role.name, resource.spec.database.owner_role))
             session.act("hand over what a login owns", statements, lock_seconds=LOCK_SECONDS)
-    with admin.session(resource.server, deadline) as session:
-        session.act("remove a login", [drop(role.name)])
-        # One that had passed the door before it was shut shows up only now.
-        _end_sessions(session, whose)
 
 
 def end_nameless_sessions(session: AdminSession, database: str) -> None:

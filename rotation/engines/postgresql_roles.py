@@ -1,4 +1,4 @@
-"""Roles as PostgreSQL's catalogs show them, and the statements that make, change and compare them."""
+"""Roles as PostgreSQL's catalogs show them, and the statements that make and change them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
-
-from rotation.errors import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,10 +77,16 @@ class Role:
 
 def read_roles(session: AdminSession, *names: str) -> dict[str, Role]:
     """The roles with these exact names; those that do not exist are left out."""
-    return _roles(session.rows("read roles", ROLES.format(names=_list(names))))
+    return roles_of(session.rows("read roles", roles_query(*names)))
 
 
-def _roles(rows: list[Row]) -> dict[str, Role]:
+def roles_query(*names: str) -> sql.Composed:
+    """What `roles_of` takes."""
+    return ROLES.format(names=_list(names))
+
+
+def roles_of(rows: list[Row]) -> dict[str, Role]:
+    """The roles by name."""
     return {row[1]: _role(*row) for row in rows}
 
 
@@ -115,14 +119,17 @@ class Held:
 
 def read_held(session: AdminSession, *names: str) -> tuple[Held, ...]:
     """What depends on these roles, in all databases of the server."""
-    return tuple(Held(*row) for row in session.rows("read what depends on roles", HELD.format(names=_list(names))))
+    return held_of(session.rows("read what depends on roles", held_query(*names)))
 
 
-def read_compared(session: AdminSession, *names: str, owner: str) -> tuple[dict[str, Role], tuple[Held, ...]]:
-    """The roles with these names and the owner, and what depends on the roles with these names, in one message."""
-    queries = ROLES.format(names=_list((*names, owner))), HELD.format(names=_list(names))
-    roles, held = session.rows_of("read roles and what depends on them", *queries)
-    return _roles(roles), tuple(Held(*row) for row in held)
+def held_query(*names: str) -> sql.Composed:
+    """What `held_of` takes."""
+    return HELD.format(names=_list(names))
+
+
+def held_of(rows: list[Row]) -> tuple[Held, ...]:
+    """What depends on each of the roles that were asked for."""
+    return tuple(Held(*row) for row in rows)
 
 
 def wanted_settings(owner: str, like: Role | None) -> tuple[Setting, ...]:
@@ -131,7 +138,7 @@ def wanted_settings(owner: str, like: Role | None) -> tuple[Setting, ...]:
     return (Setting("", "role", owner), *copied)
 
 
-def make_role(name: str, owner: str, verifier: Sensitive, marker: str, like: Role | None) -> Iterator[sql.Composed]:
+def make_role(name: str, owner: str, verifier: Sensitive, marker: str, like: Role | None = None) -> Iterator[sql.Composed]:
     """A login that shares its objects with every other of the owner's group. Rights on objects are never given to it:
     each would grow the objects' catalog rows, and at some 2,400 PostgreSQL refuses.
     """
@@ -199,29 +206,3 @@ def _alter(name: str, setting: Setting) -> sql.Composed:
 def _setting_name(name: str) -> sql.Identifier:
     """Settings of extensions have two parts."""
     return sql.Identifier(*name.split("."))
-
-
-def differences(role: Role, like: Role, owner: Role, held: Sequence[Held]) -> Iterator[Fault]:
-    """What `role` may do less, more or otherwise than `like`.
-
-    Both act as the owner from their first statement on, so that with the same memberships and settings their rights and their search
-    path are the same; what only one of them holds directly is the rest. Groups that the owner is a member of count for neither.
-    """
-    for one in (role, like):
-        if one.acts_as != owner.name or owner.name not in one.memberships:
-            yield Fault(one.name, f"does not act as {owner.name}", "adopt the login that is in use first: `rollover resource adopt`")
-        for thing in held:
-            if thing.role == one.name and thing.kind in KINDS:
-                place = f"in the database {thing.database}" if thing.database else "shared by all databases"
-                yield Fault(one.name, f"{KINDS[thing.kind]} {thing.count} objects directly, {place}", f"give that to {owner.name} instead")
-    if (set(role.memberships) ^ set(like.memberships)) - set(owner.memberships):
-        yield Fault(role.name, f"is not a member of the same groups as {like.name}", f"make {owner.name} a member of them")
-    if not role.inherits:
-        yield Fault(role.name, "does not inherit the rights of its groups", "ALTER ROLE … INHERIT")
-    if role.connection_limit != like.connection_limit:
-        yield Fault(role.name, f"has another connection limit than {like.name}", "ALTER ROLE … CONNECTION LIMIT")
-    if set(role.settings) != set(like.settings):
-        yield Fault(role.name, f"has other settings than {like.name}", "ALTER ROLE … SET, as \\drds shows them")
-
-
-KINDS = {"o": "owns", "a": "has rights on", "r": "is named by policies on"}

@@ -142,7 +142,9 @@ class FakeEngine:
                 raise Refused(f"the login {like}, which the new one is to be like, does not exist")
             return (made, f'ALTER ROLE "{like}" NOLOGIN', f'DROP ROLE "{like}"')
 
-    def admit(self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline) -> None:
+    def admit(
+        self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline
+    ) -> tuple[Fault, ...]:
         marker = self._sealer.mark(credential.id)
         with self._act("admit", resource.server, credential.username, deadline) as place:
             known = place.roles.get(credential.username)
@@ -158,6 +160,7 @@ class FakeEngine:
                 marker=marker,
                 settings=model.settings if model else (),
             )
+            return _differences(place, credential.username, like) if like else ()
 
     def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:
         with self._look("check", resource.server, deadline) as place:
@@ -167,12 +170,7 @@ class FakeEngine:
 
     def parity(self, resource: Resource, username: str, like: str, deadline: Deadline) -> tuple[Fault, ...]:
         with self._look("parity", resource.server, deadline) as place:
-            role, model = place.roles.get(username), place.roles.get(like)
-            if role is None or model is None:
-                return (Fault("login", f"{like if role else username} does not exist"),)
-            if (role.owner, role.settings) != (model.owner, model.settings):
-                return (Fault("settings", f"{username} and {like} differ"),)
-            return ()
+            return _differences(place, username, like)
 
     def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
         with self._act("block", resource.server, username, deadline) as place:
@@ -256,6 +254,15 @@ class FakeEngine:
 
 def _key(session: FakeSession) -> tuple[str, str, str, str]:
     return session.username, session.client, session.application, session.state
+
+
+def _differences(place: FakeServer, username: str, like: str) -> tuple[Fault, ...]:
+    role, model = place.roles.get(username), place.roles.get(like)
+    if role is None or model is None:
+        return (Fault("login", f"{like if role else username} does not exist"),)
+    if (role.owner, role.settings) != (model.owner, model.settings):
+        return (Fault("settings", f"{username} and {like} differ"),)
+    return ()
 
 
 def _accepts(place: FakeServer, username: str, password: Sensitive) -> bool:

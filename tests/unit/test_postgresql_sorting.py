@@ -7,7 +7,7 @@ import pytest
 from psycopg import errors
 
 from rotation.engines.postgresql_admin import ClockReading
-from rotation.engines.postgresql_errors import sort_error
+from rotation.engines.postgresql_errors import NameTaken, NameUnknown, sort_error
 from rotation.engines.postgresql_pool import Breaker
 from rotation.engines.postgresql_roles import Setting, list_elements, set_for_role
 from rotation.engines.tls import tls_context, tls_parameters
@@ -23,9 +23,9 @@ START = datetime(2026, 11, 2, tzinfo=UTC)
         (psycopg.OperationalError("connection lost"), OutcomeUnknown),
         (errors.DivisionByZero("too late"), LostClaim),
         (errors.InsufficientPrivilege(""), Refused),
-        (errors.UndefinedObject(""), Refused),
+        (errors.UndefinedObject(""), NameUnknown),
         (errors.SyntaxError(""), Refused),
-        (errors.DuplicateObject(""), Unavailable),
+        (errors.DuplicateObject(""), NameTaken),
         (errors.DependentObjectsStillExist(""), Unavailable),
         (errors.QueryCanceled(""), Unavailable),
         (errors.AdminShutdown(""), Unavailable),

@@ -273,7 +273,7 @@ def test_a_rotation_that_is_under_way_is_not_offered_once_its_resource_is_paused
 
     world.limiter.reserve = paused  # type: ignore[method-assign]  # a person is quicker than the step
     world.sweep()
-    assert states == world.states() == [RotationState.VERIFIED]
+    assert states == world.states() == [RotationState.PLANNED]
 
 
 def test_a_schedule_that_was_given_in_the_middle_of_a_rotation_is_kept_by_its_end() -> None:

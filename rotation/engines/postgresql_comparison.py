@@ -1,0 +1,88 @@
+"""A login beside the one that it is to be like: what the catalogs show of both, and what that comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rotation.engines.postgresql_roles import held_of, held_query, roles_of, roles_query, wanted_settings
+from rotation.errors import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from psycopg import sql
+
+    from rotation.engines.postgresql_admin import AdminSession, Row
+    from rotation.engines.postgresql_roles import Held, Role
+
+KINDS = {"o": "owns", "a": "has rights on", "r": "is named by policies on"}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the catalogs showed, at one instant."""
+
+    roles: Mapping[str, Role]
+    held: Sequence[Held]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A login, the one that it is to be like if there is one, and the owner."""
+
+    name: str
+    like: str | None
+    owner: str
+
+    def queries(self) -> tuple[sql.Composed, sql.Composed]:
+        """The roles, and what depends on the logins: what `seen` takes."""
+        logins = (self.name, self.like) if self.like else (self.name,)
+        return roles_query(*logins, self.owner), held_query(*logins)
+
+    def seen(self, answers: Sequence[list[Row]]) -> Seen:
+        """What the queries showed."""
+        roles, held = answers
+        return Seen(roles_of(roles), held_of(held))
+
+    def read(self, session: AdminSession) -> Seen:
+        """Ask both in one message."""
+        return self.seen(session.rows_of("read roles and what depends on them", *self.queries()))
+
+    def is_alike(self, seen: Seen) -> bool:
+        """Whether the login has the settings and the limit that it is to have."""
+        role, like = seen.roles[self.name], seen.roles.get(self.like or "")
+        limit = like.connection_limit if like else role.connection_limit
+        return role.connection_limit == limit and set(role.settings) == set(wanted_settings(self.owner, like))
+
+    def faults(self, seen: Seen) -> tuple[Fault, ...]:
+        """What the login may do less, more or otherwise than the one that it is to be like. Of missing roles nothing else is told."""
+        if self.like is None:
+            return ()
+        missing = [name for name in (self.name, self.like, self.owner) if name not in seen.roles]
+        if missing:
+            return tuple(Fault(name, "does not exist") for name in missing)
+        return tuple(_differences(seen.roles[self.name], seen.roles[self.like], seen.roles[self.owner], seen.held))
+
+
+def _differences(role: Role, like: Role, owner: Role, held: Sequence[Held]) -> Iterator[Fault]:
+    """What `role` may do less, more or otherwise than `like`.
+
+    Both act as the owner from their first statement on, so that with the same memberships and settings their rights and their search
+    path are the same; what only one of them holds directly is the rest. Groups that the owner is a member of count for neither.
+    """
+    for one in (role, like):
+        if one.acts_as != owner.name or owner.name not in one.memberships:
+            yield Fault(one.name, f"does not act as {owner.name}", "adopt the login that is in use first: `rollover resource adopt`")
+        for thing in held:
+            if thing.role == one.name and thing.kind in KINDS:
+                place = f"in the database {thing.database}" if thing.database else "shared by all databases"
+                yield Fault(one.name, f"{KINDS[thing.kind]} {thing.count} objects directly, {place}", f"give that to {owner.name} instead")
+    if (set(role.memberships) ^ set(like.memberships)) - set(owner.memberships):
+        yield Fault(role.name, f"is not a member of the same groups as {like.name}", f"make {owner.name} a member of them")
+    if not role.inherits:
+        yield Fault(role.name, "does not inherit the rights of its groups", "ALTER ROLE … INHERIT")
+    if role.connection_limit != like.connection_limit:
+        yield Fault(role.name, f"has another connection limit than {like.name}", "ALTER ROLE … CONNECTION LIMIT")
+    if set(role.settings) != set(like.settings):
+        yield Fault(role.name, f"has other settings than {like.name}", "ALTER ROLE … SET, as \\drds shows them")
