@@ -255,7 +255,8 @@ def _limited(case: RotationCase, ports: Ports) -> Wait | None:
 def _verify(case: RotationCase, differences: tuple[Fault, ...], ports: Ports) -> Move:
     """The new login works, and does not differ from the current one: it is offered at once, if there is a place in the rate limit."""
     credential = case.credential
-    login = Login(credential.username, _open(case, credential, "password", ports))
+    verifier = None if credential.sealed_verifier is None else _open(case, credential, "verifier", ports)
+    login = Login(credential.username, _open(case, credential, "password", ports), verifier)
     engine = ports.engines[case.resource.spec.engine]
     engine.check(case.resource, login, ports.sink.render(case.resource, login), driver.call_deadline(case, ports))
     if differences:

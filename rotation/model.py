@@ -35,10 +35,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user name with its password."""
+    """A user name with its password. With the verifier, where that is known, an engine may log in quicker."""
 
     username: str
     password: Sensitive
+    verifier: Sensitive | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rotation.errors import RolloverError
     from rotation.model import Credential
     from rotation.ports import Engine, Ports
-    from rotation.sensitive import Sensitive
 
 ACTOR = "rollover"
 
@@ -76,8 +75,8 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     engine = _engine(case, ports)
     # The proof needs passwords, the removal does not: a missing key must not keep a login alive.
     engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
-    old = Login(credential.username, _password(case, credential, ports))
-    control = None if case.current is None else Login(case.current.username, _password(case, case.current, ports))
+    old = _login(case, credential, ports)
+    control = None if case.current is None else _login(case, case.current, ports)
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
     retired = _ended(credential, Stage.RETIRED, driver.store_now(case, ports))
     return _gone_with(case, retired, "login refused, no session left, login absent")
@@ -211,14 +210,16 @@ def _keep(case: CredentialCase) -> tuple[str, ...]:
     return tuple(one.username for one in case.credentials if one.id != case.credential.id and one.stage in ALIVE_STAGES)
 
 
-def _password(case: CredentialCase, credential: Credential, ports: Ports) -> Sensitive:
+def _login(case: CredentialCase, credential: Credential, ports: Ports) -> Login:
     if credential.sealed_password is None:
         raise Refused(
             f"the password of {credential.id} was destroyed with its key, so that its end cannot be proved",
             advice="its login was removed; see for yourself that it is refused",
         )
-    context = SealContext(case.resource.spec.installation_id, case.resource.id, credential.id, "password")
-    return ports.sealer.open(credential.sealed_password, context)
+    place = case.resource.spec.installation_id, case.resource.id, credential.id
+    password = ports.sealer.open(credential.sealed_password, SealContext(*place, "password"))
+    sealed = credential.sealed_verifier
+    return Login(credential.username, password, None if sealed is None else ports.sealer.open(sealed, SealContext(*place, "verifier")))
 
 
 def _ended(credential: Credential, stage: Stage, now: datetime) -> Credential:

@@ -113,7 +113,6 @@ class PostgresqlEngine:
         One message makes a login without anything of its own and looks at it: most have nothing, and the others are mended.
         """
         self._admin.expect_time(resource.server, deadline, "create a login")
-        self._doors.remember(resource.server, credential.username, verifier)
         comparison = Comparison(credential.username, like, resource.spec.database.owner_role)
         making = make_role(comparison.name, comparison.owner, verifier, self._sealer.mark(credential.id))
         with self._admin.session(resource.server, deadline) as session:

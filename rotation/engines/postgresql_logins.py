@@ -10,7 +10,6 @@ import contextlib
 import socket
 import ssl
 import struct
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -27,9 +26,7 @@ from rotation.model import APPLICATION_NAME
 if TYPE_CHECKING:
     from rotation.engines.deadlines import TimeLeft
     from rotation.engines.hosts import Hosts
-    from rotation.engines.scram import Salting
     from rotation.model import Endpoint, Login, Server
-    from rotation.sensitive import Sensitive
 
 BAD_PASSWORD = "28P01"  # noqa: S105 - an SQLSTATE
 NOT_PERMITTED = "28000"
@@ -38,8 +35,6 @@ PROTOCOL_VIOLATION = "08P01"
 """What newer PgBouncers say of a bad password, and of other things."""
 KEYS_SINCE = 180000
 """libpq logs in with SCRAM keys since 18."""
-SALTINGS = 1000
-"""How many logins' salts are kept between `admit` and `check`."""
 NO_TLS = "Server refuses SSL"
 """pg8000's words."""
 REFUSING = frozenset({BAD_PASSWORD, NOT_PERMITTED, "3D000", "42501"})
@@ -64,26 +59,13 @@ class Logins:
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
-        self._saltings: dict[tuple[str, str], Salting] = {}
-        self._lock = threading.Lock()
-
-    def remember(self, server: Server, username: str, verifier: Sensitive) -> None:
-        """How the keys of this login follow from its password: the next login at the server's own door is quicker."""
-        if pq.version() < KEYS_SINCE:
-            return
-        with self._lock:
-            self._saltings[server.name, username] = salting_of(verifier)
-            if len(self._saltings) > SALTINGS:
-                self._saltings.pop(next(iter(self._saltings)))
 
     def log_in(self, door: Door, login: Login, time_left: TimeLeft, *, options: str = "") -> BoundedConnection:
         """An open connection. Raises `Refused` when the server says no for good, `Unavailable` for anything else."""
         ways = [{"password": login.password.reveal()}]
-        with self._lock:
-            # Taken, not read: should the login have another salt by now, the next try goes by the password.
-            salting = None if door.place.name else self._saltings.pop((door.server.name, login.username), None)
-        if salting:
-            ways.insert(0, login_keys(login.password, salting))
+        # Should it have another salt by now, the password will do.
+        if login.verifier is not None and not door.place.name and pq.version() >= KEYS_SINCE:
+            ways.insert(0, login_keys(login.password, salting_of(login.verifier)))
         for way in ways:
             for address in self._hosts.addresses(door.place.host, time_left()):
                 parameters = {

@@ -26,11 +26,11 @@ from rotation.model import Rotation, new_id
 from rotation.states import AttemptState, ResourceState, Stage
 from rotation.store.attempts import ID_BYTES
 from rotation.store.audit import ChainHead
-from rotation.store.documents import decoded, encoded, time_of
+from rotation.store.documents import decoded, text_of, time_of
 from rotation.store.moves import NEW_CREDENTIAL_WHOLE, rests
 from rotation.store.rows import attempt_of, credential_columns, new_credential_row, rotation_columns, schedule_columns
 from rotation.store.rules import check_credential, check_offered, check_rotation, check_rows, subjects
-from rotation.store.tables import ON_ITS_WAY, attempts, credentials, events, metadata, resources, rotations
+from rotation.store.tables import ON_ITS_WAY, attempts, chains, credentials, events, metadata, resources, rotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,10 +45,12 @@ if TYPE_CHECKING:
     from rotation.store.database import Database
     from rotation.store.documents import Document
 
+    Values = dict[str, Document]
+    """What a move writes, by part and column."""
+
 DIALECT = dialect()  # type: ignore[no-untyped-call]  # not annotated there
 ANSWERED = ("state", "answered_at", "status", "note")
-PLACE = frozenset({"id", "fence", "was"})
-"""What finds a row, and is not written."""
+NOW = "given AS (SELECT clock_timestamp() AS now)"
 FIRST = "EXISTS (SELECT FROM grown)"
 """What every other part waits for."""
 
@@ -72,9 +74,9 @@ class Shape:
 
     table: str
     held: tuple[str, ...]
-    yielding: tuple[str, ...] | None
-    """None where there are no such rows. Rows of which no column changes are written all the same: they take the next fence."""
-    taking: tuple[str, ...] | None
+    yielding: tuple[tuple[str, ...], ...]
+    """Of each such row. One of which no column changes is written all the same: it takes the next fence."""
+    taking: tuple[tuple[str, ...], ...]
     resource: tuple[str, ...]
     adds: bool
     answers: bool
@@ -104,47 +106,51 @@ class SwiftMoves:
         end = ChainHead(held.resource_id, case.version, case.head, now)
         about = (held.id, None) if isinstance(held, Rotation) else (None, held.id)
         line = self._audit.line(end, move.event, *subjects(move, *about))
-        changed = _changes(_columns(held), _columns(after))
-        yielding = [pair for pair in others if pair[1].stage is not Stage.CURRENT]
-        taking = [pair for pair in others if pair[1].stage is Stage.CURRENT]
-        document: Document = {
+        yielding = [_changed(*pair) for pair in others if pair[1].stage is not Stage.CURRENT]
+        taking = [_changed(*pair) for pair in others if pair[1].stage is Stage.CURRENT]
+        changes = _changes(_columns(held), _columns(after))
+        resource = _resource_columns(move)
+        values: Values = {
             "line": line,
-            "before": case.head,
-            "held": {"id": held.id, "fence": held.fence, **changed},
-            "was": held.state if isinstance(held, Rotation) else held.stage,
-            "claim": None if rests(after, now) else self._terms.claim.total_seconds(),
-            "yielding": _written_together(yielding),
-            "taking": _written_together(taking),
-            "resource": _resource_columns(move),
-            "revision": case.resource.revision,
+            "before": {"length": end.length, "head": end.head},
+            "held": {"id": held.id, "fence": held.fence, **changes},
+            "claim": {
+                "was": held.state if isinstance(held, Rotation) else held.stage,
+                "seconds": None if rests(after, now) else self._terms.claim.total_seconds(),
+                "revision": case.resource.revision,
+            },
+            "resource": resource,
+            **{f"yielding{number}": row for number, row in enumerate(yielding)},
+            **{f"taking{number}": row for number, row in enumerate(taking)},
         }
         if move.new_credential is not None:
-            document["added"] = new_credential_row(move.new_credential)
+            values["added"] = new_credential_row(move.new_credential)
         if move.attempt is not None:
-            document["answered"] = {name: getattr(move.attempt, name) for name in ("id", "resource_id", *ANSWERED)}
+            values["answered"] = {name: getattr(move.attempt, name) for name in ("id", "resource_id", *ANSWERED)}
         if move.opens_attempt is not None:
-            document["held"]["reserved_at"] = None
-            document["opened"] = self._opening(after, move.opens_attempt, now)
+            changes["reserved_at"] = values["held"]["reserved_at"] = None
+            values["opened"] = self._opening(after, move.opens_attempt, now)
         shape = Shape(
             table=rotations.name if isinstance(held, Rotation) else credentials.name,
-            held=_names(document["held"]),
-            yielding=_names(document["yielding"][0]) if yielding else None,
-            taking=_names(document["taking"][0]) if taking else None,
-            resource=tuple(document["resource"]),
+            held=tuple(changes),
+            yielding=tuple(_names(row) for row in yielding),
+            taking=tuple(_names(row) for row in taking),
+            resource=tuple(resource),
             adds=move.new_credential is not None,
             answers=move.attempt is not None,
             opens=move.opens_attempt is not None,
         )
-        answer = self._execute(_statement(shape), encoded(document))
+        answer = self._execute(_statement(shape), values)
         if answer is None:
             return None
         opened = attempt_of(decoded(attempts, answer["opened"])) if answer["opened"] else None
         return Written(replace(after, fence=held.fence), time_of(answer["now"]), opened, line["hash"])
 
-    def _execute(self, statement: LiteralString, document: str) -> Document | None:
-        with self._database.driver() as connection:
+    def _execute(self, statement: Statement, values: Values) -> Document | None:
+        parameters = [text_of(values[part][name]) for part, name in statement.parameters]
+        with self._database.driver() as connection, psycopg.RawCursor(connection) as cursor:
             try:
-                row = connection.execute(statement, (document,)).fetchone()
+                row = cursor.execute(statement.text, parameters).fetchone()
             except psycopg.errors.DivisionByZero:
                 return None
         return None if row is None else cast("Document", json.loads(row[0]))
@@ -195,16 +201,14 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in after.items() if value != before[name]}
 
 
-def _written_together(pairs: Sequence[tuple[Credential, Credential]]) -> list[Document]:
-    """Rows that one part writes: each with every column that changes in one of them."""
-    columns = [(before, credential_columns(before), credential_columns(after)) for before, after in pairs]
-    names = {name for _, before, after in columns for name in _changes(before, after)}
-    return [{"id": row.id, "was": row.stage, **{name: after[name] for name in sorted(names)}} for row, _, after in columns]
+def _changed(before: Credential, after: Credential) -> Document:
+    """What a part writes of a row that is not held, and by what it finds it."""
+    return {"id": before.id, "was": before.stage, **_changes(credential_columns(before), credential_columns(after))}
 
 
 def _names(row: Document) -> tuple[str, ...]:
-    """The columns that are written of a row, and of those that are written with it."""
-    return tuple(name for name in row if name not in PLACE)
+    """The columns that are written of such a row."""
+    return tuple(name for name in row if name not in {"id", "was"})
 
 
 def _resource_columns(move: Move) -> Document:
@@ -215,125 +219,139 @@ def _resource_columns(move: Move) -> Document:
 # -- the statement
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement in the server's own form, and which values it takes, in the order of their numbers."""
+
+    text: LiteralString
+    parameters: tuple[tuple[str, str], ...]
+
+
+class Places:
+    """Numbers the parameters of a statement. Each is given as text, and says of which type it is: so a statement is prepared once."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], str] = {}
+
+    def of(self, part: str, name: str, kind: str) -> str:
+        """The place of one value."""
+        return self.known.setdefault((part, name), f"${len(self.known) + 1}::{kind}")
+
+    def column(self, table: Table, part: str, name: str) -> str:
+        """The place of a value of a column."""
+        return self.of(part, name, table.c[name].type.compile(DIALECT))
+
+
 @lru_cache
-def _statement(shape: Shape) -> LiteralString:
-    """The statement for moves of one shape: its only parameter is the document. All its text is constant, made of our own names."""
-    parts = dict(_parts(shape))
-    whole = " AND ".join(f"(SELECT count(*) FROM {name}) = {count}" for name, (_, count) in parts.items() if count)
+def _statement(shape: Shape) -> Statement:
+    """The statement for moves of one shape. All its text is constant, made of our own names."""
+    places = Places()
+    parts = dict(_parts(shape, places))
+    whole = " AND ".join(f"(SELECT count(*) FROM {name}) = 1" for name in parts)
     opened = "(SELECT row_to_json(opened) FROM opened)" if shape.opens else "NULL"
-    named = ", ".join(f"{name} AS ({text})" for name, (text, _) in parts.items())
+    named = ", ".join(f"{name} AS ({text})" for name, text in parts.items())
     answer = f"json_build_object('now', clock_timestamp(), 'opened', {opened}, 'whole', 1 / ({whole})::int)"
-    return f"WITH {named} SELECT {answer}::text FROM grown, given"
+    text = f"WITH {NOW}, {named} SELECT {answer}::text FROM grown"
+    return Statement(text, tuple(places.known))
 
 
-def _parts(shape: Shape) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Each part by name: its text, and how many rows it must have written."""
-    yield "given", ("SELECT move, clock_timestamp() AS now FROM (SELECT %s::jsonb AS move) AS parameter", "")
-    yield "grown", (_grown(), "1")
-    yield "line", (_inserted(events, "line", events.c.keys()), "1")
-    yield "held", (_held(shape.table, shape.held), "1")
-    if shape.yielding is not None:
-        yield "yielding", (_others("yielding", shape.yielding, FIRST), "jsonb_array_length(move->'yielding')")
-    if shape.taking is not None:
-        before = FIRST if shape.yielding is None else f"{FIRST} AND (SELECT count(*) FROM yielding) >= 0"
-        yield "taking", (_others("taking", shape.taking, before), "jsonb_array_length(move->'taking')")
+def _parts(shape: Shape, places: Places) -> Iterator[tuple[str, str]]:
+    """Each part that writes one row, by name."""
+    yield "grown", _grown(places)
+    yield "line", _inserted(events, "line", events.c.keys(), places)
+    yield "held", _held(shape.table, shape.held, places)
+    after = FIRST
+    for number, columns in enumerate(shape.yielding):
+        yield f"yielding{number}", _other(f"yielding{number}", columns, FIRST, places)
+        after += f" AND (SELECT count(*) FROM yielding{number}) >= 0"
+    for number, columns in enumerate(shape.taking):
+        yield f"taking{number}", _other(f"taking{number}", columns, after, places)
     if shape.adds:
-        server = "(SELECT server FROM resources WHERE id = n.resource_id)"
-        yield "added", (_inserted(credentials, "added", NEW_CREDENTIAL_WHOLE, server=server), "1")
+        server = f"(SELECT server FROM resources WHERE id = {places.column(credentials, 'added', 'resource_id')})"
+        yield "added", _inserted(credentials, "added", NEW_CREDENTIAL_WHOLE, places, server=server)
     if shape.answers:
-        yield "answered", (_answered(), "1")
+        yield "answered", _answered(places)
     if shape.opens:
-        yield "opened", (_opened(), "1")
+        yield "opened", _opened(places)
     if shape.resource:
-        yield "resource", (_resource(shape.resource), "1")
+        yield "resource", _resource(shape.resource, places)
 
 
-def _grown() -> str:
-    line = _one(events, "line", ("chain", "number", "hash"))
-    return (
-        f"UPDATE chains AS t SET length = n.number, head = n.hash FROM given, {line}"
-        " WHERE t.id = n.chain AND t.length = n.number - 1 AND t.head = (move->>'before')::bytea RETURNING t.id"
-    )
+def _grown(places: Places) -> str:
+    """The chain is as it was when the case was read, and grows by one."""
+    length, head = places.column(chains, "before", "length"), places.column(chains, "before", "head")
+    line = (places.column(events, "line", name) for name in ("chain", "number", "hash"))
+    chain, number, after = line
+    return f"UPDATE chains SET length = {number}, head = {after} WHERE id = {chain} AND length = {length} AND head = {head} RETURNING id"
 
 
-def _held(table: str, columns: Sequence[str]) -> str:
+def _held(table: str, columns: Sequence[str], places: Places) -> str:
     """The row that is held keeps its fence, and its claim if it goes on. Urgency only rises."""
     of = metadata.tables[table]
     state = "state" if of is rotations else "stage"
-    rises = ["urgent = t.urgent OR n.urgent"] if "urgent" in columns else []
-    written = [*_set([name for name in columns if name != "urgent"]), *rises]
-    claim = ("claimed_until = given.now + make_interval(secs => (move->>'claim')::float)", "hinted_until = NULL")
-    return (
-        f"UPDATE {table} AS t SET {', '.join((*written, *claim))} FROM given, {_one(of, 'held', ('id', 'fence', *columns))}"
-        f" WHERE t.id = n.id AND t.fence = n.fence AND t.{state} = move->>'was' AND {FIRST} RETURNING t.id"
-    )
+    written = _set(of, "held", [name for name in columns if name != "urgent"], places)
+    if "urgent" in columns:
+        written.append(f"urgent = t.urgent OR {places.column(of, 'held', 'urgent')}")
+    seconds, was = places.of("claim", "seconds", "float"), places.of("claim", "was", "text")
+    written += [f"claimed_until = given.now + make_interval(secs => {seconds})", "hinted_until = NULL"]
+    found = f"t.id = {places.column(of, 'held', 'id')} AND t.fence = {places.column(of, 'held', 'fence')} AND t.{state} = {was}"
+    return f"UPDATE {table} AS t SET {', '.join(written)} FROM given WHERE {found} AND {FIRST} RETURNING t.id"
 
 
-def _others(part: str, columns: Sequence[str], before: str) -> str:
-    """Credentials that are not held take the next fence, so that whoever works on them looks again."""
-    rows = f"jsonb_to_recordset(move->'{part}') AS n(was text, {_typed(credentials, ('id', *columns))})"
-    written = ", ".join((*_set(columns), "fence = t.fence + 1", "claimed_until = NULL", "hinted_until = NULL"))
-    return f"UPDATE credentials AS t SET {written} FROM given, {rows} WHERE t.id = n.id AND t.stage = n.was AND {before} RETURNING t.id"
+def _other(part: str, columns: Sequence[str], before: str, places: Places) -> str:
+    """A credential that is not held takes the next fence, so that whoever works on it looks again."""
+    written = [*_set(credentials, part, columns, places), "fence = t.fence + 1", "claimed_until = NULL", "hinted_until = NULL"]
+    found = f"t.id = {places.column(credentials, part, 'id')} AND t.stage = {places.of(part, 'was', 'text')}"
+    return f"UPDATE credentials AS t SET {', '.join(written)} WHERE {found} AND {before} RETURNING t.id"
 
 
-def _answered() -> str:
-    return (
-        f"UPDATE attempts AS t SET {', '.join(_set(ANSWERED))} FROM given, {_one(attempts, 'answered', ('id', 'resource_id', *ANSWERED))}"
-        f" WHERE t.id = n.id AND t.resource_id = n.resource_id AND t.state IN ('{AttemptState.OPEN}', n.state) AND {FIRST} RETURNING t.id"
-    )
+def _answered(places: Places) -> str:
+    written = ", ".join(_set(attempts, "answered", ANSWERED, places))
+    place, resource, state = (places.column(attempts, "answered", name) for name in ("id", "resource_id", "state"))
+    found = f"id = {place} AND resource_id = {resource} AND state IN ('{AttemptState.OPEN}', {state})"
+    return f"UPDATE attempts SET {written} WHERE {found} AND {FIRST} RETURNING id"
 
 
-def _opened() -> str:
+def _opened(places: Places) -> str:
+    credential = places.column(attempts, "opened", "credential_id")
     other = (
         f"SELECT FROM attempts AS earlier WHERE earlier.resource_id = r.resource_id AND earlier.{ON_ITS_WAY}"
-        " AND earlier.expires_at > given.now AND earlier.credential_id <> o.credential_id"
+        f" AND earlier.expires_at > given.now AND earlier.credential_id <> {credential}"
     )
     number = "SELECT coalesce(max(number), 0) + 1 FROM attempts AS earlier WHERE earlier.rotation_id = r.id"
-    send_before = "given.now + make_interval(secs => o.within)"
+    send_before = f"given.now + make_interval(secs => {places.of('opened', 'within', 'float')})"
     values = {
-        "id": "o.id",
+        "id": places.column(attempts, "opened", "id"),
         "resource_id": "r.resource_id",
         "rotation_id": "r.id",
-        "credential_id": "o.credential_id",
+        "credential_id": credential,
         "number": f"({number})",
         "state": f"'{AttemptState.OPEN}'",
         "opened_at": "given.now",
         "send_before": send_before,
-        "expires_at": f"{send_before} + make_interval(secs => o.travels)",
+        "expires_at": f"{send_before} + make_interval(secs => {places.of('opened', 'travels', 'float')})",
         "clean": f"NOT EXISTS ({other})",
         "fence": "r.fence",
         "note": "''",
     }
     return (
-        f"INSERT INTO attempts ({', '.join(values)}) SELECT {', '.join(values.values())} FROM given,"
-        " jsonb_to_record(move->'opened') AS o(id text, credential_id text, within float, travels float),"
-        f" rotations AS r WHERE r.id = move->'held'->>'id' AND {FIRST} RETURNING *"
+        f"INSERT INTO attempts ({', '.join(values)}) SELECT {', '.join(values.values())} FROM given, rotations AS r"
+        f" WHERE r.id = {places.column(rotations, 'held', 'id')} AND {FIRST} RETURNING *"
     )
 
 
-def _resource(columns: Sequence[str]) -> str:
+def _resource(columns: Sequence[str], places: Places) -> str:
+    found = f"id = {places.column(events, 'line', 'chain')} AND revision = {places.of('claim', 'revision', 'int')}"
     return (
-        f"UPDATE resources AS t SET {', '.join(_set(columns))} FROM given, {_one(resources, 'resource', columns)}"
-        f" WHERE t.id = move->'line'->>'chain' AND t.state <> '{ResourceState.GONE}' AND t.revision = (move->>'revision')::int"
-        f" AND {FIRST} RETURNING t.id"
+        f"UPDATE resources SET {', '.join(_set(resources, 'resource', columns, places))}"
+        f" WHERE {found} AND state <> '{ResourceState.GONE}' AND {FIRST} RETURNING id"
     )
 
 
-def _inserted(table: Table, part: str, columns: Sequence[str], **others: str) -> str:
-    values = {name: f"n.{name}" for name in columns} | others
-    return (
-        f"INSERT INTO {table.name} ({', '.join(values)}) SELECT {', '.join(values.values())} FROM given, {_one(table, part, columns)}"
-        f" WHERE {FIRST} RETURNING 1"
-    )
+def _inserted(table: Table, part: str, columns: Sequence[str], places: Places, **others: str) -> str:
+    values = {name: places.column(table, part, name) for name in columns} | others
+    return f"INSERT INTO {table.name} ({', '.join(values)}) SELECT {', '.join(values.values())} WHERE {FIRST} RETURNING 1"
 
 
-def _one(table: Table, part: str, columns: Sequence[str]) -> str:
-    return f"jsonb_to_record(move->'{part}') AS n({_typed(table, columns)})"
-
-
-def _typed(table: Table, columns: Sequence[str]) -> str:
-    return ", ".join(f"{name} {table.c[name].type.compile(DIALECT)}" for name in columns)
-
-
-def _set(columns: Sequence[str]) -> list[str]:
-    return [f"{name} = n.{name}" for name in columns]
+def _set(table: Table, part: str, columns: Sequence[str], places: Places) -> list[str]:
+    return [f"{name} = {places.column(table, part, name)}" for name in columns]
