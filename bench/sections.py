@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from bench.work import Round
     from rotation.ports import Ports
 
+    Both = tuple[Round, Round]
+    """Rotations, and the retirements of what they replaced."""
+
 SLOW_SINK = 0.05
 ENOUGH_AT_ONE = 4
 """One at a time is slower by so much: it gets so many times less to do."""
@@ -78,10 +81,10 @@ class Bench:
             each = max(1, self.sizes.each // (ENOUGH_AT_ONE if at_once == 1 else 1))
             yield from self._in_turn(contest, at_once, each)
             self.parts.answer_after(SLOW_SINK)
-            floor, worker = self._rounds(contest, each)
+            floors, workers = self._rounds(contest, at_once, each, self.sizes.rounds)
             self.parts.answer_after(0)
             name = f"rotations, {at_once} at once, the sink answers after {SLOW_SINK * 1000:.0f} ms"
-            yield line(name, "a second", [one.rate for one in worker], [one.rate for one in floor])
+            yield line(name, "a second", [rotated.rate for rotated, _ in workers], [rotated.rate for rotated, _ in floors])
 
     def latency(self) -> Iterator[Line]:
         """From the trigger to the completion, on idle parts."""
@@ -121,13 +124,7 @@ class Bench:
         store.dispose()
 
     def _in_turn(self, contest: Contest, at_once: int, each: int) -> Iterator[Line]:
-        floors: list[tuple[Round, Round]] = []
-        workers: list[tuple[Round, Round]] = []
-        for number in range(self.sizes.rounds + 1):
-            floors.append((contest.floor_rotates(each), contest.floor_retires(each)))
-            workers.append((contest.worker_rotates(each), contest.worker_retires(each)))
-            told = f"{_rates(workers[-1])} by the worker, {_rates(floors[-1])} by the floor"
-            _tell(f"{at_once} at once, round {number} of {self.sizes.rounds}: {told}")
+        floors, workers = self._rounds(contest, at_once, each, self.sizes.rounds + 1)
         for index, what in enumerate(("rotations", "retirements")):
             floor, worker = [one[index] for one in floors[1:]], [one[index] for one in workers[1:]]
             name = f"{what}, {at_once} at once"
@@ -139,15 +136,18 @@ class Bench:
                 costs = [[_each(one.servers_cpu[server], one) for one in side] for side in (worker, floor)]
                 yield line(f"{name}: CPU of {server}", "ms each", *costs)
 
-    def _rounds(self, contest: Contest, each: int) -> tuple[list[Round], list[Round]]:
-        """Rotations by both sides in turn, with their retirements in between, which are not measured again."""
-        floor, worker = [], []
-        for _ in range(self.sizes.rounds):
-            floor.append(contest.floor_rotates(each))
-            worker.append(contest.worker_rotates(each))
-            contest.floor_retires(each)
-            contest.worker_retires(each)
-        return floor, worker
+    def _rounds(self, contest: Contest, at_once: int, each: int, count: int) -> tuple[list[Both], list[Both]]:
+        """The floor and the worker in turn, so many times. Either retires what it rotated before the other begins: logins slow down
+        the making of others.
+        """
+        floors: list[Both] = []
+        workers: list[Both] = []
+        for number in range(count):
+            floors.append((contest.floor_rotates(each), contest.floor_retires(each)))
+            workers.append((contest.worker_rotates(each), contest.worker_retires(each)))
+            told = f"{_rates(workers[-1])} by the worker, {_rates(floors[-1])} by the floor"
+            _tell(f"{at_once} at once, round {number + 1} of {count}: {told}")
+        return floors, workers
 
     def _population(self, at_once: int) -> Population:
         """Who is rotated: others each time, since a floor that ended has taken along what it knew of its customers."""
@@ -188,7 +188,7 @@ def _each(seconds: float, done: Round) -> float:
     return seconds / done.count * 1000
 
 
-def _rates(rounds: tuple[Round, Round]) -> str:
+def _rates(rounds: Both) -> str:
     return " and ".join(f"{one.rate:.0f}" for one in rounds) + " a second"
 
 

@@ -19,16 +19,16 @@ log = structlog.get_logger()
 MOST_ROWS = 8
 """In one message, which costs as much as a fifth of a rotation."""
 
-SPREAD = 16
-"""A message holds more than one row only while there are so many messages at least: what waits is spread over all workers."""
+SPREAD = 8
+"""A message holds at most this part of the rows that are still to be sent: the last go one by one, so that all workers end together."""
 
 
 def send(app: Celery, task: str, queue: Queue, ids: Sequence[str]) -> int:
     """Send the ids, several in a message where there are many. Gives how many were sent: fewer than all when the broker does not answer."""
     sent = 0
-    rows = min(MOST_ROWS, max(1, len(ids) // SPREAD))
-    for start in range(0, len(ids), rows):
-        some = list(ids[start : start + rows])
+    while sent < len(ids):
+        rows = min(MOST_ROWS, max(1, (len(ids) - sent) // SPREAD))
+        some = list(ids[sent : sent + rows])
         try:
             app.send_task(task, args=[some], queue=queue.value, retry=False)
         except (OperationalError, OSError) as error:

@@ -127,8 +127,8 @@ class PostgresqlEngine:
             if like and model is None:
                 raise Refused(f"{resource.server.name}: the login {like}, which the new one is to be like, does not exist")
             if not finished:
-                mending = mend_role(seen.roles[comparison.name], comparison.owner, verifier, model)
-                seen = comparison.seen(session.act_and_look("mend a login", list(mending), *comparison.queries()))
+                session.act("mend a login", list(mend_role(seen.roles[comparison.name], comparison.owner, verifier, model)))
+                seen = comparison.read(session)
         return comparison.faults(seen)
 
     def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:

@@ -35,10 +35,10 @@ class Comparison:
     like: str | None
     owner: str
 
-    def queries(self) -> tuple[sql.Composed, sql.Composed]:
-        """The roles, and what depends on the logins: what `seen` takes."""
+    def queries(self, *others: str) -> tuple[sql.Composed, sql.Composed]:
+        """Both logins, other roles, and what depends on the logins: what `seen` takes."""
         logins = (self.name, self.like) if self.like else (self.name,)
-        return roles_query(*logins, self.owner), held_query(*logins)
+        return roles_query(*logins, *others), held_query(*logins)
 
     def seen(self, answers: Sequence[list[Row]]) -> Seen:
         """What the queries showed."""
@@ -46,40 +46,48 @@ class Comparison:
         return Seen(roles_of(roles), held_of(held))
 
     def read(self, session: AdminSession) -> Seen:
-        """Ask both in one message."""
-        return self.seen(session.rows_of("read roles and what depends on them", *self.queries()))
+        """All that there is to compare, in one message."""
+        return self.seen(session.rows_of("read roles and what depends on them", *self.queries(self.owner)))
 
     def is_alike(self, seen: Seen) -> bool:
-        """Whether the login has the settings and the limit that it is to have."""
+        """Whether the login has the groups, the settings and the limit of the other. What the owner has need not be known then."""
         role, like = seen.roles[self.name], seen.roles.get(self.like or "")
-        limit = like.connection_limit if like else role.connection_limit
-        return role.connection_limit == limit and set(role.settings) == set(wanted_settings(self.owner, like))
+        if like is None:
+            return set(role.settings) == set(wanted_settings(self.owner, None))
+        return (
+            role.connection_limit == like.connection_limit
+            and set(role.memberships) == set(like.memberships)
+            and set(role.settings) == set(wanted_settings(self.owner, like))
+        )
 
     def faults(self, seen: Seen) -> tuple[Fault, ...]:
         """What the login may do less, more or otherwise than the one that it is to be like. Of missing roles nothing else is told."""
         if self.like is None:
             return ()
-        missing = [name for name in (self.name, self.like, self.owner) if name not in seen.roles]
+        missing = [name for name in (self.name, self.like) if name not in seen.roles]
+        if not missing and self.owner not in seen.roles and not self.is_alike(seen):
+            missing = [self.owner]
         if missing:
             return tuple(Fault(name, "does not exist") for name in missing)
-        return tuple(_differences(seen.roles[self.name], seen.roles[self.like], seen.roles[self.owner], seen.held))
+        groups = seen.roles[self.owner].memberships if self.owner in seen.roles else ()
+        return tuple(_differences(seen.roles[self.name], seen.roles[self.like], self.owner, groups, seen.held))
 
 
-def _differences(role: Role, like: Role, owner: Role, held: Sequence[Held]) -> Iterator[Fault]:
+def _differences(role: Role, like: Role, owner: str, groups: Sequence[str], held: Sequence[Held]) -> Iterator[Fault]:
     """What `role` may do less, more or otherwise than `like`.
 
     Both act as the owner from their first statement on, so that with the same memberships and settings their rights and their search
-    path are the same; what only one of them holds directly is the rest. Groups that the owner is a member of count for neither.
+    path are the same; what only one of them holds directly is the rest. Groups that the owner is a member of (`groups`) count for neither.
     """
     for one in (role, like):
-        if one.acts_as != owner.name or owner.name not in one.memberships:
-            yield Fault(one.name, f"does not act as {owner.name}", "adopt the login that is in use first: `rollover resource adopt`")
+        if one.acts_as != owner or owner not in one.memberships:
+            yield Fault(one.name, f"does not act as {owner}", "adopt the login that is in use first: `rollover resource adopt`")
         for thing in held:
             if thing.role == one.name and thing.kind in KINDS:
                 place = f"in the database {thing.database}" if thing.database else "shared by all databases"
-                yield Fault(one.name, f"{KINDS[thing.kind]} {thing.count} objects directly, {place}", f"give that to {owner.name} instead")
-    if (set(role.memberships) ^ set(like.memberships)) - set(owner.memberships):
-        yield Fault(role.name, f"is not a member of the same groups as {like.name}", f"make {owner.name} a member of them")
+                yield Fault(one.name, f"{KINDS[thing.kind]} {thing.count} objects directly, {place}", f"give that to {owner} instead")
+    if (set(role.memberships) ^ set(like.memberships)) - set(groups):
+        yield Fault(role.name, f"is not a member of the same groups as {like.name}", f"make {owner} a member of them")
     if not role.inherits:
         yield Fault(role.name, "does not inherit the rights of its groups", "ALTER ROLE … INHERIT")
     if role.connection_limit != like.connection_limit:
