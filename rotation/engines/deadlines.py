@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
 def connect(parameters: Mapping[str, str], time_left: TimeLeft) -> BoundedConnection:
     """A connection in autocommit mode. Raises `NoConnection`, also when the time is over before it stands."""
-    pgconn = pq.PGconn.connect_start(make_conninfo("", **parameters).encode())
+    pgconn = pq.PGconn.connect_start(_conninfo(parameters).encode())
     try:
         _establish(pgconn, time_left)
     except NoConnection:
@@ -102,6 +101,12 @@ def bounded(wire: socket.socket, time_left: TimeLeft) -> Iterator[None]:
             watchdog.cancel()
             # Until it has ended it may still use the descriptor, which somebody else might get next.
             watchdog.join()
+
+
+def _conninfo(parameters: Mapping[str, str]) -> str:
+    """As libpq's manual has it ("Keyword/Value Connection Strings"). psycopg's own has libpq read it, twice, before it is used."""
+    escaped = ((name, value.replace("\\", "\\\\").replace("'", "\\'")) for name, value in parameters.items())
+    return " ".join(f"{name}='{value}'" for name, value in escaped)
 
 
 def _shut_down(wire: socket.socket) -> None:

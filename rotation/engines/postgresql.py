@@ -29,7 +29,7 @@ from rotation.engines.postgresql_preflight import preflight
 from rotation.engines.postgresql_proof import Proof
 from rotation.engines.postgresql_rehearsal import rehearse
 from rotation.engines.postgresql_removal import block, end_nameless_sessions, find_login, remove_login
-from rotation.engines.postgresql_roles import make_role, mend_role, read_roles
+from rotation.engines.postgresql_roles import make_role, mend_role, read_roles, roles_of
 from rotation.errors import Fault, Refused
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
 
@@ -117,17 +117,17 @@ class PostgresqlEngine:
         making = make_role(comparison.name, comparison.owner, verifier, self._sealer.mark(credential.id))
         with self._admin.session(resource.server, deadline) as session:
             try:
-                seen = comparison.seen(session.act_and_look("create a login", list(making), *comparison.queries()))
+                seen = roles_of(session.act("create a login", [*making, comparison.query()]))
                 finished = comparison.is_alike(seen)
             except NameTaken:
                 seen = comparison.read(session)
-                self._expect_ours(resource, seen.roles.get(comparison.name), credential)
+                self._expect_ours(resource, seen.get(comparison.name), credential)
                 finished = False
-            model = seen.roles.get(like) if like else None
+            model = seen.get(like) if like else None
             if like and model is None:
                 raise Refused(f"{resource.server.name}: the login {like}, which the new one is to be like, does not exist")
             if not finished:
-                session.act("mend a login", list(mend_role(seen.roles[comparison.name], comparison.owner, verifier, model)))
+                session.act("mend a login", list(mend_role(seen[comparison.name], comparison.owner, verifier, model)))
                 seen = comparison.read(session)
         return comparison.faults(seen)
 

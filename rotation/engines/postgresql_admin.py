@@ -207,14 +207,6 @@ class AdminSession:
         Gives the rows of the last statement, if it has any. Raises `LostClaim` when it is too late, `OutcomeUnknown` when the
         connection was lost with the answer still to come.
         """
-        return self._act(what, statements, 1, lock_seconds)[0]
-
-    def act_and_look(self, what: str, statements: Sequence[sql.Composed | sql.SQL], *queries: sql.Composed | sql.SQL) -> list[list[Row]]:
-        """The same, in one message with queries that see what came of it. Gives the rows of each query."""
-        return self._act(what, [*statements, *queries], len(queries), None)
-
-    def _act(self, what: str, statements: Sequence[sql.Composed | sql.SQL], answers: int, lock_seconds: float | None) -> list[list[Row]]:
-        """Gives the rows of the last so many statements."""
         limit = self._limit(what)
         in_time = sql.SQL("SELECT 1 / (clock_timestamp() < {limit})::int").format(limit=sql.Literal(limit))
         script = sql.SQL("{in_time}, {limits}; {statements}; {in_time}").format(
@@ -222,13 +214,10 @@ class AdminSession:
         )
         try:
             cursor = self._connection.execute(script)
-            rows = []
-            for number in range(-1 - answers, -1):
-                cursor.set_result(number)
-                rows.append(cursor.fetchall() if cursor.description else [])
+            cursor.set_result(-2)
+            return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             raise sort_error(error, what, self._server.name, sent=True) from None
-        return rows
 
     def _limit(self, what: str) -> datetime:
         """The deadline by the server's clock, or a little earlier, from a reading that was taken before this act if there is one."""

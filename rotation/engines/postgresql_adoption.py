@@ -15,7 +15,7 @@ from psycopg import sql
 
 from rotation.engines.postgresql_grants import direct_rights, move_defaults, unsettable
 from rotation.engines.postgresql_removal import GRANTS_OPTIONS, LOCK_SECONDS, holds, reassign, take_rights
-from rotation.engines.postgresql_roles import Setting, list_elements, read_held, read_roles, set_for_role
+from rotation.engines.postgresql_roles import Setting, list_elements, read_roles, set_for_role
 from rotation.errors import Fault, Refused
 
 if TYPE_CHECKING:
@@ -78,12 +78,11 @@ def _plan(admin: AdminSessions, resource: Resource, username: str, deadline: Dea
     own, owner_name = resource.spec.database.name, resource.spec.database.owner_role
     with admin.session(resource.server, deadline) as session:
         role, owner = _both(session, resource, username)
-        held = read_held(session, username)
         faults = [*_standing_in_the_way(session, admin.username(resource.server), role, owner), *unsettable(session, username)]
         joining = tuple(_joining(session, role, owner_name))
     parts = [Part(None, joining)]
-    for database in sorted({own, *(one.database or own for one in held)}, key=lambda name: (name == own, name)):
-        owns = any(one.kind == "o" and (one.database or own) == database for one in held)
+    for database in sorted({own, *(one.database or own for one in role.held)}, key=lambda name: (name == own, name)):
+        owns = any(one.kind == "o" and (one.database or own) == database for one in role.held)
         with admin.session(resource.server, deadline, database) as session:
             faults += direct_rights(session, username, owner_name)
             statements = [*move_defaults(session, username, owner_name), *([reassign(username, owner_name)] if owns else [])]

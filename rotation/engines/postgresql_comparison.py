@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rotation.engines.postgresql_roles import held_of, held_query, roles_of, roles_query, wanted_settings
+from rotation.engines.postgresql_roles import read_roles, roles_query, wanted_settings
 from rotation.errors import Fault
 
 if TYPE_CHECKING:
@@ -13,18 +13,10 @@ if TYPE_CHECKING:
 
     from psycopg import sql
 
-    from rotation.engines.postgresql_admin import AdminSession, Row
-    from rotation.engines.postgresql_roles import Held, Role
+    from rotation.engines.postgresql_admin import AdminSession
+    from rotation.engines.postgresql_roles import Role
 
 KINDS = {"o": "owns", "a": "has rights on", "r": "is named by policies on"}
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the catalogs showed, at one instant."""
-
-    roles: Mapping[str, Role]
-    held: Sequence[Held]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +27,17 @@ class Comparison:
     like: str | None
     owner: str
 
-    def queries(self, *others: str) -> tuple[sql.Composed, sql.Composed]:
-        """Both logins, other roles, and what depends on the logins: what `seen` takes."""
-        logins = (self.name, self.like) if self.like else (self.name,)
-        return roles_query(*logins, *others), held_query(*logins)
+    def query(self) -> sql.Composed:
+        """Both logins, to be read by `roles_of`."""
+        return roles_query(self.name, self.like) if self.like else roles_query(self.name)
 
-    def seen(self, answers: Sequence[list[Row]]) -> Seen:
-        """What the queries showed."""
-        roles, held = answers
-        return Seen(roles_of(roles), held_of(held))
+    def read(self, session: AdminSession) -> dict[str, Role]:
+        """Both logins and the owner, each that exists."""
+        return read_roles(session, self.name, self.owner, *([self.like] if self.like else []))
 
-    def read(self, session: AdminSession) -> Seen:
-        """All that there is to compare, in one message."""
-        return self.seen(session.rows_of("read roles and what depends on them", *self.queries(self.owner)))
-
-    def is_alike(self, seen: Seen) -> bool:
+    def is_alike(self, seen: Mapping[str, Role]) -> bool:
         """Whether the login has the groups, the settings and the limit of the other. What the owner has need not be known then."""
-        role, like = seen.roles[self.name], seen.roles.get(self.like or "")
+        role, like = seen[self.name], seen.get(self.like or "")
         if like is None:
             return set(role.settings) == set(wanted_settings(self.owner, None))
         return (
@@ -60,20 +46,20 @@ class Comparison:
             and set(role.settings) == set(wanted_settings(self.owner, like))
         )
 
-    def faults(self, seen: Seen) -> tuple[Fault, ...]:
+    def faults(self, seen: Mapping[str, Role]) -> tuple[Fault, ...]:
         """What the login may do less, more or otherwise than the one that it is to be like. Of missing roles nothing else is told."""
         if self.like is None:
             return ()
-        missing = [name for name in (self.name, self.like) if name not in seen.roles]
-        if not missing and self.owner not in seen.roles and not self.is_alike(seen):
+        missing = [name for name in (self.name, self.like) if name not in seen]
+        if not missing and self.owner not in seen and not self.is_alike(seen):
             missing = [self.owner]
         if missing:
             return tuple(Fault(name, "does not exist") for name in missing)
-        groups = seen.roles[self.owner].memberships if self.owner in seen.roles else ()
-        return tuple(_differences(seen.roles[self.name], seen.roles[self.like], self.owner, groups, seen.held))
+        groups = seen[self.owner].memberships if self.owner in seen else ()
+        return tuple(_differences(seen[self.name], seen[self.like], self.owner, groups))
 
 
-def _differences(role: Role, like: Role, owner: str, groups: Sequence[str], held: Sequence[Held]) -> Iterator[Fault]:
+def _differences(role: Role, like: Role, owner: str, groups: Sequence[str]) -> Iterator[Fault]:
     """What `role` may do less, more or otherwise than `like`.
 
     Both act as the owner from their first statement on, so that with the same memberships and settings their rights and their search
@@ -82,8 +68,8 @@ def _differences(role: Role, like: Role, owner: str, groups: Sequence[str], held
     for one in (role, like):
         if one.acts_as != owner or owner not in one.memberships:
             yield Fault(one.name, f"does not act as {owner}", "adopt the login that is in use first: `rollover resource adopt`")
-        for thing in held:
-            if thing.role == one.name and thing.kind in KINDS:
+        for thing in one.held:
+            if thing.kind in KINDS:
                 place = f"in the database {thing.database}" if thing.database else "shared by all databases"
                 yield Fault(one.name, f"{KINDS[thing.kind]} {thing.count} objects directly, {place}", f"give that to {owner} instead")
     if (set(role.memberships) ^ set(like.memberships)) - set(groups):

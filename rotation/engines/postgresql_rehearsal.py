@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from rotation.engines.postgresql_removal import OF_ROLE, block, drop, end_of_sessions, hand_over, holds, take_rights
-from rotation.engines.postgresql_roles import make_role, read_held, read_roles
+from rotation.engines.postgresql_roles import make_role, read_roles
 from rotation.errors import Refused
 from rotation.sensitive import Sensitive
 
@@ -40,10 +40,9 @@ def _removal(session: AdminSession, role: Role, owner: str, database: str) -> It
     if role.can_log_in:
         yield block(role.name).as_string()
     yield end_of_sessions(OF_ROLE.format(oid=sql.Literal(role.oid))).as_string()
-    held = read_held(session, role.name)
-    if held and not holds(session, role.name):
+    if role.held and not holds(session, role.name):
         yield take_rights(session, role.name).as_string()
-    for place in sorted({one.database or database for one in held}):
+    for place in sorted({one.database or database for one in role.held}):
         for statement in hand_over(role.name, owner):
             yield f"/* in {place} */ {statement.as_string()}"
     yield drop(role.name).as_string()

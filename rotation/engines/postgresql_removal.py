@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from rotation.engines.postgresql_roles import held_of, held_query, read_held, roles_of, roles_query
+from rotation.engines.postgresql_roles import read_roles, roles_of, roles_query
 from rotation.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rotation.cases import Deadline
     from rotation.engines.postgresql_admin import AdminSession, AdminSessions
-    from rotation.engines.postgresql_roles import Held, Role
+    from rotation.engines.postgresql_roles import Role
     from rotation.model import Resource
 
 ONE_WAIT = 1.0
@@ -44,24 +44,22 @@ HOLDS = sql.SQL("SELECT pg_has_role({role}, 'USAGE')")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A login as it is before its removal: its role, what depends on that, how many sessions are open."""
+    """A login as it is before its removal: its role, and how many sessions are open."""
 
     role: Role
-    held: tuple[Held, ...]
     sessions: int
 
     @property
     def is_bare(self) -> bool:
         """Whether nothing is left but the role, as it mostly is: it has been blocked for a while, and the owner owns what it made."""
-        return not (self.role.can_log_in or self.held or self.sessions)
+        return not (self.role.can_log_in or self.role.held or self.sessions)
 
 
 def find_login(session: AdminSession, name: str) -> Found | None:
     """The login, read in one message; None when there is none."""
-    queries = roles_query(name), held_query(name), SESSIONS_OF.format(name=sql.Literal(name))
-    roles, held, ((sessions,),) = session.rows_of("look at a login", *queries)
+    roles, ((sessions,),) = session.rows_of("look at a login", roles_query(name), SESSIONS_OF.format(name=sql.Literal(name)))
     role = roles_of(roles).get(name)
-    return None if role is None else Found(role, held_of(held), sessions)
+    return None if role is None else Found(role, sessions)
 
 
 def remove_login(admin: AdminSessions, resource: Resource, found: Found, deadline: Deadline) -> None:
@@ -82,7 +80,8 @@ def _strip(admin: AdminSessions, resource: Resource, role: Role, whose: sql.Comp
         if role.can_log_in:
             session.act("block a login", [block(role.name)])
         _end_sessions(session, whose)
-        held = read_held(session, role.name)
+        # Looked at again: the sessions that have ended may have left something.
+        held = [one for found in read_roles(session, role.name).values() for one in found.held]
         if held and not holds(session, role.name):
             session.act("hold a login's rights", [take_rights(session, role.name)])
     # A connection at a time: two held at once by every thread would wait for each other.

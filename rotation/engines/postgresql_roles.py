@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rotation.engines.postgresql_admin import AdminSession, Row
     from rotation.sensitive import Sensitive
@@ -31,20 +31,13 @@ _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 ROLES = sql.SQL("""
 SELECT r.oid::bigint, r.rolname::text, r.rolcanlogin, r.rolinherit, r.rolconnlimit,
        (SELECT c.description FROM pg_shdescription c WHERE c.objoid = r.oid AND c.classoid = 'pg_authid'::regclass),
-       ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid AND m.roleid <> r.oid
-             GROUP BY 1 ORDER BY 1),
-       ARRAY(SELECT ARRAY[coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.setdatabase), ''), split_part(one, '=', 1),
-                          substr(one, strpos(one, '=') + 1)]
-             FROM pg_db_role_setting s, unnest(s.setconfig) AS one WHERE s.setrole = r.oid ORDER BY 1)
+       ARRAY(SELECT DISTINCT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid AND m.roleid <> r.oid),
+       ARRAY(SELECT ARRAY[coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.setdatabase), ''), one]
+             FROM pg_db_role_setting s, unnest(s.setconfig) AS one WHERE s.setrole = r.oid),
+       ARRAY(SELECT ARRAY[coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.dbid), ''), s.deptype::text, count(*)::text]
+             FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid GROUP BY s.dbid, s.deptype)
   FROM pg_roles r WHERE r.rolname IN ({names})""")
-"""Half the work of the same with shobj_description and joins, most of which was planning."""
-
-HELD = sql.SQL("""
-SELECT r.rolname::text, coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.dbid), ''), s.deptype::text, s.count
-  FROM pg_roles r, LATERAL (SELECT dbid, deptype, count(*) FROM pg_shdepend
-                             WHERE refclassid = 'pg_authid'::regclass AND refobjid = r.oid GROUP BY 1, 2) s
- WHERE r.rolname IN ({names}) ORDER BY 2, 3""")
-"""What depends on roles, by database ('' for what all share) and kind: `o` owned, `a` a right, `r` a policy."""
+"""Half the work of the same with shobj_description and joins, most of which was planning; so the lists come as they are, in no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +50,17 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """How many objects of one kind depend on a role in one database ('' for what all share): `o` owned, `a` a right, `r` a policy."""
+
+    database: str
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
-    """One role of a server."""
+    """One role of a server, with what depends on it in all databases."""
 
     oid: int
     name: str
@@ -68,6 +70,7 @@ class Role:
     comment: str | None
     memberships: tuple[str, ...]
     settings: tuple[Setting, ...]
+    held: tuple[Held, ...]
 
     @property
     def acts_as(self) -> str | None:
@@ -82,16 +85,12 @@ def read_roles(session: AdminSession, *names: str) -> dict[str, Role]:
 
 def roles_query(*names: str) -> sql.Composed:
     """What `roles_of` takes."""
-    return ROLES.format(names=_list(names))
+    return ROLES.format(names=sql.SQL(", ").join(map(sql.Literal, names)))
 
 
 def roles_of(rows: list[Row]) -> dict[str, Role]:
     """The roles by name."""
     return {row[1]: _role(*row) for row in rows}
-
-
-def _list(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Literal, names))
 
 
 def _role(  # noqa: PLR0917 - the columns of a row
@@ -103,33 +102,20 @@ def _role(  # noqa: PLR0917 - the columns of a row
     comment: str | None,
     memberships: list[str],
     settings: list[list[str]],
+    held: list[list[str]],
 ) -> Role:
-    return Role(oid, name, can_log_in, inherits, connection_limit, comment, tuple(memberships), tuple(Setting(*one) for one in settings))
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """How many objects of one kind depend on a role in one database ('' for shared ones)."""
-
-    role: str
-    database: str
-    kind: str
-    count: int
-
-
-def read_held(session: AdminSession, *names: str) -> tuple[Held, ...]:
-    """What depends on these roles, in all databases of the server."""
-    return held_of(session.rows("read what depends on roles", held_query(*names)))
-
-
-def held_query(*names: str) -> sql.Composed:
-    """What `held_of` takes."""
-    return HELD.format(names=_list(names))
-
-
-def held_of(rows: list[Row]) -> tuple[Held, ...]:
-    """What depends on each of the roles that were asked for."""
-    return tuple(Held(*row) for row in rows)
+    split = ((database, *one.partition("=")) for database, one in sorted(settings))
+    return Role(
+        oid,
+        name,
+        can_log_in,
+        inherits,
+        connection_limit,
+        comment,
+        tuple(sorted(memberships)),
+        tuple(Setting(database, setting, value) for database, setting, _, value in split),
+        tuple(Held(database, kind, int(count)) for database, kind, count in sorted(held)),
+    )
 
 
 def wanted_settings(owner: str, like: Role | None) -> tuple[Setting, ...]:
