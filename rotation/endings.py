@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rotation import driver, generations, policy
 from rotation.cases import Move, Wait
@@ -74,7 +74,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
 
 def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
     """A clean acknowledgement: in one transaction the new credential is current, the old ones previous, and their grace begins."""
-    completed = replace(onward(case, RotationState.COMPLETED), ended_at=now, due_at=None)
+    completed = onward(case, RotationState.COMPLETED, ended_at=now, due_at=None)
     if case.pushes_again:
         return Move(rotation=completed, attempt=attempt, unparks=parked_by_us(case), event=event(completed, why="pushed again"))
     grace = policy.grace(case.resource.spec.policy, case.requests)
@@ -173,7 +173,7 @@ _MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptStat
 
 def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt: Attempt | None = None) -> Move:
     """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
-    failed = replace(onward(case, RotationState.FAILED), ended_at=case.now, due_at=None, problem=problem, advice=advice)
+    failed = onward(case, RotationState.FAILED, ended_at=case.now, due_at=None, problem=problem, advice=advice)
     unparks = attempt is not None and attempt.status is not None and parked_by_us(case)  # the values were refused, not the token
     if case.pushes_again:
         return Move(rotation=failed, attempt=attempt, unparks=unparks, event=event(failed, why=problem, advice=advice))
@@ -196,7 +196,7 @@ def supersede(case: RotationCase, ports: Ports, why: str) -> Move:
     What was asked of this one is asked of that one: how long the old credential works was promised when it was asked for.
     """
     now = case.now
-    superseded = replace(onward(case, RotationState.SUPERSEDED), ended_at=now, due_at=None, problem=why)
+    superseded = onward(case, RotationState.SUPERSEDED, ended_at=now, due_at=None, problem=why)
     waiting = case.follow_up[0].rotation_id if case.follow_up else None
     follow_up_id = waiting or new_id("rot", now, ports.entropy.bytes(8))
     request = Request(
@@ -242,9 +242,10 @@ def abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:
 # -- small words
 
 
-def onward(case: RotationCase, state: RotationState) -> Rotation:
-    """The rotation in its next state, with a clean slate, due to go on at once."""
-    return replace(case.rotation, state=state, tries=0, problem="", advice="", due_at=case.now)
+def onward(case: RotationCase, state: RotationState, **told: datetime | str | int | None) -> Rotation:
+    """The rotation in its next state: with a clean slate and due to go on at once, but for what is told."""
+    clean: dict[str, Any] = {"tries": 0, "problem": "", "advice": "", "due_at": case.now}
+    return replace(case.rotation, state=state, **(clean | told))
 
 
 def event(rotation: Rotation, why: str = "", **detail: str | int | None) -> Event:

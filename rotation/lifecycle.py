@@ -73,8 +73,9 @@ def plan(case: RotationCase, ports: Ports) -> Move | Wait:
         sealed_verifier=ports.sealer.seal(minted.verifier, _context(case, credential_id, "verifier")),
         recorded_at=case.now,
     )
-    planned = replace(
-        endings.onward(case, RotationState.PLANNED),
+    planned = endings.onward(
+        case,
+        RotationState.PLANNED,
         revision=case.resource.revision,
         credential_id=credential_id,
         planned_at=case.now,
@@ -101,7 +102,7 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
         like = None if case.current is None else case.current.username
         engine = ports.engines[case.resource.spec.engine]
         differences = engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
-    created = replace(endings.onward(case, RotationState.CREATED), created_at=case.now)
+    created = endings.onward(case, RotationState.CREATED, created_at=case.now)
     try:
         return _verify(replace(case, rotation=created), differences, ports)
     except (Refused, Unavailable, OutcomeUnknown, Invalid):
@@ -264,7 +265,7 @@ def _verify(case: RotationCase, differences: tuple[Fault, ...], ports: Ports) ->
             "the new login differs from the current one: " + "; ".join(str(one) for one in differences),
             advice="run `rollover resource check` and grant to the owner what it lists",
         )
-    verified = replace(endings.onward(case, RotationState.VERIFIED), verified_at=case.now)
+    verified = endings.onward(case, RotationState.VERIFIED, verified_at=case.now)
     limited = _limited(case, ports)
     if limited is not None:
         waiting = replace(verified, due_at=limited.until, reserved_at=limited.reserved_at)
@@ -273,14 +274,15 @@ def _verify(case: RotationCase, differences: tuple[Fault, ...], ports: Ports) ->
 
 
 def _offered(case: RotationCase, ports: Ports) -> Move:
-    offered = replace(endings.onward(case, RotationState.OFFERED), offered_at=driver.store_now(case, ports), reserved_at=None)
+    offered = endings.onward(case, RotationState.OFFERED, offered_at=driver.store_now(case, ports), reserved_at=None)
     return Move(rotation=offered, opens_attempt=_attempt_terms(ports), event=endings.event(offered))
 
 
 def _plan_again(case: RotationCase, current: Credential) -> Move:
     """Push again what is current by now: a successor that was pushed meanwhile may have been pushed before this was asked for."""
-    planned = replace(
-        endings.onward(case, RotationState.PLANNED),
+    planned = endings.onward(
+        case,
+        RotationState.PLANNED,
         revision=case.resource.revision,
         credential_id=current.id,
         planned_at=case.now,

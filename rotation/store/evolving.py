@@ -7,15 +7,24 @@ nobody else has moved anything, so what was read and what we wrote is what the s
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from rotation.model import Credential, Rotation
 from rotation.states import ALIVE_STAGES, RotationState
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.cases import Claim, CredentialCase, Move, RotationCase
-    from rotation.model import Attempt, Credential, Resource, Rotation
+    from rotation.model import Attempt, Resource
+
+
+Row = TypeVar("Row", bound=Rotation | Credential)
+
+
+def fenced(row: Row, fence: int) -> Row:
+    """The row as it is under this fence."""
+    return row if row.fence == fence else replace(row, fence=fence)
 
 
 def next_rotation_case(
@@ -61,10 +70,14 @@ def next_credential_case(case: CredentialCase, row: Credential, claim: Claim, no
 
 def _rotation_after(before: Rotation, written: Rotation, opened: Attempt | None) -> Rotation:
     """Urgency only rises, and an attempt uses up the place that was kept for it."""
+    if written.urgent >= before.urgent and not (opened and written.reserved_at):
+        return written
     return replace(written, urgent=written.urgent or before.urgent, reserved_at=None if opened else written.reserved_at)
 
 
 def _resource_after(resource: Resource, move: Move) -> Resource:
+    if move.resource_state is None and move.schedule is None:
+        return resource
     return replace(resource, state=move.resource_state or resource.state, schedule=move.schedule or resource.schedule)
 
 

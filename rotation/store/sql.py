@@ -8,7 +8,7 @@ held over a call to anybody else.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from rotation.store.cases import (
     read_rotation_case,
 )
 from rotation.store.database import Database, make_engine
-from rotation.store.evolving import next_credential_case, next_rotation_case, with_attempt
+from rotation.store.evolving import fenced, next_credential_case, next_rotation_case, with_attempt
 from rotation.store.fleet import Fleet
 from rotation.store.moves import Writing, rests
 from rotation.store.rules import INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
@@ -133,13 +133,13 @@ class SqlStore(Fleet):
     def _recording(self, case: RotationCase | CredentialCase, row: Rotation | Credential, decision: Move | Wait) -> Iterator[Recorded]:
         """Write a decision, in one statement where that will do; else the transaction is committed when the block ends."""
         if isinstance(decision, Move):
-            written = self._swift.write(case, replace(row, fence=case.claim.fence), decision, self._now_about(case))
+            written = self._swift.write(case, fenced(row, case.claim.fence), decision, self._now_about(case))
             if written is not None:
                 yield Recorded(written.row, written.now, written.opened, written.head)
                 return
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, row.resource_id)
-            held = replace(row, fence=case.claim.fence)
+            held = fenced(row, case.claim.fence)
             alone = end.length == case.version
             writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim, alone, case.resource.revision)
             if isinstance(decision, Move):
@@ -148,7 +148,7 @@ class SqlStore(Fleet):
                 head = self.audit.append(connection, end, decision.event, *subjects(decision, *about))
             else:
                 after, head, alone = writing.wait(decision), end.head, False
-            yield Recorded(replace(after, fence=held.fence), end.now, writing.opened, head, None if alone else connection)
+            yield Recorded(fenced(after, held.fence), end.now, writing.opened, head, None if alone else connection)
 
     def _now_about(self, case: RotationCase | CredentialCase) -> datetime:
         """The store's clock, without asking it: its reading when the case was read, and the time since. A little ahead, never behind."""
@@ -171,7 +171,7 @@ class SqlStore(Fleet):
         started = self.clock.monotonic()
         with self.database.writing() as connection:
             end = self.audit.lock(self.database, connection, case.rotation.resource_id)
-            held = replace(case.rotation, fence=case.claim.fence)
+            held = fenced(case.rotation, case.claim.fence)
             opened = Writing(connection, held.resource_id, end.now, held, end.now + self.terms.claim).open_attempt(terms)
             claim = self._claim(held.id, held.fence, started)
             if end.length == case.version:

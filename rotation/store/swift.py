@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
@@ -27,6 +27,7 @@ from rotation.states import AttemptState, ResourceState, Stage
 from rotation.store.attempts import ID_BYTES
 from rotation.store.audit import ChainHead
 from rotation.store.documents import decoded, text_of, time_of
+from rotation.store.evolving import fenced
 from rotation.store.moves import NEW_CREDENTIAL_WHOLE, rests
 from rotation.store.rows import attempt_of, credential_columns, new_credential_row, rotation_columns, schedule_columns
 from rotation.store.rules import check_credential, check_offered, check_rotation, check_rows, subjects
@@ -144,7 +145,7 @@ class SwiftMoves:
         if answer is None:
             return None
         opened = attempt_of(decoded(attempts, answer["opened"])) if answer["opened"] else None
-        return Written(replace(after, fence=held.fence), time_of(answer["now"]), opened, line["hash"])
+        return Written(fenced(after, held.fence), time_of(answer["now"]), opened, line["hash"])
 
     def _execute(self, statement: Statement, values: Values) -> Document | None:
         parameters = [text_of(values[part][name]) for part, name in statement.parameters]
