@@ -82,7 +82,7 @@ def _rotation_parts(dialect: str) -> dict[str, str]:
         **_resource_parts(dialect),
         "rotation": row(dialect, rotations, "r"),
         "installation": row(dialect, installations, "i"),
-        "began": "began.spec",
+        "began": "CASE WHEN began.revision <> present.revision THEN began.spec END",
         "generations": "(SELECT coalesce(max(generation), 0) FROM credentials WHERE resource_id = s.id)",
         "requests": many(dialect, requests, "q", f"q.rotation_id = r.id OR q.rotation_id = {requested}"),
         "attempts": many(
@@ -242,13 +242,13 @@ def read_credential_case(connection: Connection, clock: Clock, claim: Claim) -> 
 
 def _rotation_case(read: Document, claim: Claim) -> RotationCase:
     rotation = rotation_of(decoded(rotations, read["rotation"]))
-    asked = _requests(read)
+    asked, began = _requests(read), read["began"]
     chain = decoded(chains, read["chain"])
     return RotationCase(
         claim=claim,
         now=time_of(read["now"]),
         rotation=rotation,
-        resource=_resource(read, _spec(read["present" if rotation.state is RotationState.REQUESTED else "began"])),
+        resource=_resource(read, _spec(began if began and rotation.state is not RotationState.REQUESTED else read["present"])),
         installation=installation_of(decoded(installations, read["installation"])),
         requests=tuple(one for one in asked if one.rotation_id == rotation.id),
         attempts=_attempts(read),

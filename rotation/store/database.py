@@ -13,6 +13,7 @@ from sqlalchemy import Engine, Interval, bindparam, create_engine, event, func, 
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from rotation.errors import Conflict, IllegalMove, OutcomeUnknown, Refused, RolloverError, Unavailable
 from rotation.model import APPLICATION_NAME
@@ -124,18 +125,26 @@ def per_dialect(build: Callable[[ColumnElement[datetime], ColumnElement[datetime
     }
 
 
+NUMBERED = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # not annotated there
+
+
 class Driven:
     """A statement for PostgreSQL's driver, compiled once. Its parameters are given as the driver takes them: aware times, timedelta."""
 
     def __init__(self, statement: ClauseElement, around: tuple[str, str] = ("", "")) -> None:
         """`around` is constant text before and after the statement, of which it becomes a part."""
-        compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]  # not annotated there
+        compiled = statement.compile(dialect=NUMBERED)
+        if not isinstance(compiled, SQLCompiler):
+            raise TypeError("it is no statement that takes parameters")
         self._text: LiteralString = f"{around[0]}{compiled}{around[1]}"
+        self._names = tuple(compiled.positiontup or ())
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
 
     def row(self, connection: psycopg.Connection[Any], parameters: Mapping[str, object]) -> tuple[Any, ...] | None:
         """The first row of what it answers."""
-        return connection.execute(self._text, {**self._constants, **parameters}).fetchone()
+        given = {**self._constants, **parameters}
+        with psycopg.RawCursor(connection) as cursor:
+            return cursor.execute(self._text, [given[name] for name in self._names]).fetchone()
 
 
 class Database:

@@ -24,12 +24,16 @@ import httpcore
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rotation.cases import Deadline
     from rotation.ports import Clock
 
 Resolved = tuple[str, ...] | OSError | UnicodeError
+
+
+class MayNotSendError(Exception):
+    """The caller's last check forbade the request."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,8 @@ class Call:
 
     deadline: Deadline
     clock: Clock
+    may_send: Callable[[], bool] | None = None
+    """Asked when the next byte is the first of the request."""
     sent: bool = False
     """Whether the first byte of the request may have left: set before the write, so that it is never wrong on the safe side."""
     trouble: str = ""
@@ -128,6 +134,8 @@ class DeadlineStream(httpcore.NetworkStream):
         call = _CALL.get()
         call.clamp(timeout, httpcore.WriteTimeout)
         if not call.sent:
+            if call.may_send is not None and not call.may_send():
+                raise MayNotSendError
             # On a kept connection nothing can be readable before a request but the server's goodbye. Sending into it would make an unknown
             # outcome out of nothing. (Not on a new one: TLS 1.3 sends session tickets of its own accord.)
             if self._served and self._stream.get_extra_info("is_readable"):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from rotation.errors import Fault, Invalid
-from rotation.vercel.deadlines import Call, DeadlineTransport, cause_of, during
+from rotation.vercel.deadlines import Call, DeadlineTransport, MayNotSendError, cause_of, during
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 LARGEST_BODY = 64 * 1024
 """Bytes of an answer's body that are read; the rest is left where it is."""
 _HEADERS = {"User-Agent": "rollover", "Accept": "application/json", "Accept-Encoding": "identity"}
-_FIRST_BYTE_IS_NEXT = "http11.send_request_headers.started"
-
-
-class _MayNotSendError(Exception):
-    """The caller's last check forbade the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +107,14 @@ class HttpClient:
         may_send: Callable[[], bool] | None = None,
     ) -> Answer:
         """Send one request and read its answer. `may_send` is asked once the connection stands; False means that no byte is sent."""
-        call = Call(deadline, self._clock)
+        call = Call(deadline, self._clock, may_send)
         left = max(call.left(), 0.001)
-
-        def trace(event: str, _info: Mapping[str, object]) -> None:
-            if event == _FIRST_BYTE_IS_NEXT and may_send is not None and not may_send():
-                raise _MayNotSendError
-
-        timeout = httpx.Timeout(left, connect=min(left, self._connect_timeout))
-        request = httpx.Request(
-            method, url, headers={**_HEADERS, **headers}, content=body, extensions={"trace": trace, "timeout": timeout.as_dict()}
-        )
+        timeout = httpx.Timeout(left, connect=min(left, self._connect_timeout)).as_dict()
+        request = httpx.Request(method, url, headers={**_HEADERS, **headers}, content=body, extensions={"timeout": timeout})
         with during(call), self._transport() as transport:
             try:
                 response = transport.handle_request(request)
-            except _MayNotSendError:
+            except MayNotSendError:
                 return Answer(None, sent=False, problem="not sent: the claim or the time to send is over")
             except httpx.TransportError as error:
                 return Answer(None, call.sent, problem=_problem(error, call))
