@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -37,6 +38,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PUBLIC = "NEXT_PUBLIC_"
 _WIDEST_USERNAME = "u" * 63
+TEMPLATES_KEPT = 4_096
+"""How many parsed templates a process keeps: each is read six times a rotation. None holds a secret value."""
 _WIDEST_HOST = "h" * 253
 _WIDEST_PORT = "65535"
 
@@ -59,6 +62,7 @@ class Template:
         return "".join(text + ("" if name is None else encode(name, values[name])) for text, name in self.pieces)
 
 
+@lru_cache(TEMPLATES_KEPT)
 def parse(text: str) -> Template:
     """Read a template. Raises `ValueError` for a brace that belongs to nothing."""
     pieces: list[tuple[str, str | None]] = []
