@@ -102,7 +102,7 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
         like = None if case.current is None else case.current.username
         engine = ports.engines[case.resource.spec.engine]
         differences = engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
-    created = endings.onward(case, RotationState.CREATED, created_at=case.now)
+    created = endings.onward(case, RotationState.CREATED, created_at=driver.store_now(case, ports))
     try:
         return _verify(replace(case, rotation=created), differences, ports)
     except (Refused, Unavailable, OutcomeUnknown, Invalid):
@@ -265,7 +265,7 @@ def _verify(case: RotationCase, differences: tuple[Fault, ...], ports: Ports) ->
             "the new login differs from the current one: " + "; ".join(str(one) for one in differences),
             advice="run `rollover resource check` and grant to the owner what it lists",
         )
-    verified = endings.onward(case, RotationState.VERIFIED, verified_at=case.now)
+    verified = endings.onward(case, RotationState.VERIFIED, verified_at=driver.store_now(case, ports))
     limited = _limited(case, ports)
     if limited is not None:
         waiting = replace(verified, due_at=limited.until, reserved_at=limited.reserved_at)

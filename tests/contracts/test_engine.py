@@ -268,9 +268,22 @@ def test_an_adopted_login_hands_on_what_it_may_do(world: World) -> None:
 def test_before_adoption_nothing_is_on_a_par_with_a_foreign_login(world: World) -> None:
     resource = world.new_resource()
     world.add_login(resource, FOREIGN)
-    _, _, new = admitted(world, resource, 2, like=FOREIGN.username)
+    minted = world.engine.mint(resource, 2, world.entropy)
+    credential = credential_of(resource, minted, 2)
 
-    assert world.engine.parity(resource, new.username, FOREIGN.username, world.deadline())
+    differences = world.engine.admit(resource, credential, minted.verifier, FOREIGN.username, world.deadline())
+
+    assert differences == world.engine.parity(resource, minted.username, FOREIGN.username, world.deadline()) != ()
+
+
+def test_a_login_that_was_made_like_another_differs_in_nothing_at_once_and_when_it_is_mended(world: World) -> None:
+    resource = world.new_resource()
+    _, _, old = admitted(world, resource, 1)
+    minted = world.engine.mint(resource, 2, world.entropy)
+    credential = credential_of(resource, minted, 2)
+
+    assert world.engine.admit(resource, credential, minted.verifier, old.username, world.deadline()) == ()
+    assert world.engine.admit(resource, credential, minted.verifier, old.username, world.deadline()) == ()
 
 
 def test_a_removed_login_is_proved_dead(world: World) -> None:

@@ -48,7 +48,7 @@ def admit(engine: PostgresqlEngine, resource: Resource, generation: int) -> tupl
     minted = engine.mint(resource, generation, ENTROPY)
     credential = credential_of(resource, minted, generation)
     engine.admit(resource, credential, minted.verifier, None, within())
-    return credential, Login(minted.username, minted.password)
+    return credential, Login(minted.username, minted.password, minted.verifier)
 
 
 def secret(login: Login, place: Endpoint, database: str) -> RenderedSecret:
