@@ -9,7 +9,7 @@ everywhere, and what gives up a place in a unique index is written before what t
 it is there for makes the last one divide by zero, and the whole is undone.
 """
 
-# ruff: noqa: S608 - every text here is made of our own names; what is given goes into the document
+# ruff: noqa: S608 - every text here is made of our own names; what is given is a parameter
 from __future__ import annotations
 
 import json
