@@ -10,8 +10,8 @@ endif
 VENV := .venv/bin/python
 # Options for what is started: make demo ARGS="--for 30s --json", make test ARGS="-k grace"
 ARGS ?=
-# Test processes side by side. More than the machine has cores makes the tests that kill things slow, not wrong.
-JOBS ?= 2
+# Test processes side by side: one more than the two cores for which the tests are timed, since many wait for what they have started.
+JOBS ?= 3
 # Whether a whole test run is also measured, and the least coverage then, branches counted, in percent: of the subject, and of everything.
 MEASURED ?= yes
 COVER_SUBJECT := 95
