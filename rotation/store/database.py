@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime, timedelta
 
-    from sqlalchemy import URL, ClauseElement, ColumnElement, Connection
+    from sqlalchemy import URL, ClauseElement, ColumnElement, Connection, Pool
 
     from rotation.ports import Clock
 
@@ -157,8 +158,8 @@ class Database:
         self._single: Engine
         self._write: Engine
         self._snapshot: Engine
-        # A pool of its own, as its connections stay in autocommit mode.
-        self._driver_pool = engine.pool.recreate()
+        self._driver_pool: Pool | None = None
+        self._making = threading.Lock()
         if self.dialect == "sqlite":
             self._single = engine.execution_options(**{BEGIN: None})
             self._write = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
@@ -222,7 +223,7 @@ class Database:
         """
         try:
             with _sorted_errors():
-                pooled = self._driver_pool.connect()
+                pooled = (self._driver_pool or self._new_driver_pool()).connect()
         except psycopg.Error as error:
             raise _sorted(error, commits=False) from None
         connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
@@ -239,12 +240,25 @@ class Database:
                 pooled.invalidate()
             pooled.close()
 
+    def _new_driver_pool(self) -> Pool:
+        """A pool of its own, as its connections stay in autocommit mode.
+
+        SQLAlchemy learns the server's ways at an engine's first connection, while that pool's other connections wait. Were this pool's
+        first, they would not wait, and one that came meanwhile would meet a half-made engine: so that one is used once before.
+        """
+        with self._making:
+            if self._driver_pool is None:
+                with self.engine.connect():
+                    pass
+                self._driver_pool = self.engine.pool.recreate()
+            return self._driver_pool
+
     def dispose(self, *, close: bool = True) -> None:
         """Close all idle connections. With `close=False` only let go of them: right after a fork they belong to the parent."""
         self.engine.dispose(close=close)
-        if close:
-            self._driver_pool.dispose()
-        self._driver_pool = self._driver_pool.recreate()
+        pool, self._driver_pool = self._driver_pool, None
+        if close and pool is not None:
+            pool.dispose()
 
 
 @contextmanager
