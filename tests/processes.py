@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 END_SECONDS = 30.0
 LOOK_SECONDS = 0.02
@@ -42,6 +42,12 @@ class Process:
     @property
     def runs(self) -> bool:
         return self._child.poll() is None
+
+    def catches(self, number: signal.Signals) -> bool:
+        """Whether it has a handler for the signal, as the kernel knows it (SigCgt in proc(5))."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(mask >> (number - 1) & 1)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Its log so far; lines that are no JSON come as the field `event`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -69,7 +70,9 @@ def without_clock(idle: RigOnRabbitmq) -> RigOnRabbitmq:
 
 @pytest.fixture(scope="module")
 def running(without_clock: RigOnRabbitmq) -> RigOnRabbitmq:
-    without_clock.start_beat()
+    beat = without_clock.start_beat()
+    # Until then it ends as any program does that has only begun to start.
+    without_clock.wait("the clock has a handler of its own", lambda: beat.catches(signal.SIGTERM))
     return without_clock
 
 
