@@ -7,8 +7,8 @@ import os
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # What the tests themselves run is measured. To measure the workers and servers that they start, too, took a third of the whole time,
-    # and found next to nothing that is not run here as well.
+    # What the tests themselves run is measured. To measure the processes that they start, too, took a third of the whole time. What runs
+    # only there (the supervisor, the demo) counts as not covered.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 # An assertion in these tells its values as one in a test does.
