@@ -43,6 +43,8 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
     """A connection that raises `psycopg.OperationalError` when its time is over; it is good for nothing after that."""
 
     time_left: TimeLeft
+    prepared: set[str]
+    """The names of the statements that the server keeps for it."""
 
     def __del__(self, _warn: object = None) -> None:
         """Without psycopg's warning: a pool goes with its process, and a forked child must not touch what it inherited."""
@@ -83,6 +85,7 @@ def connect(parameters: Mapping[str, str], time_left: TimeLeft) -> BoundedConnec
     pgconn.nonblocking = 1
     connection = BoundedConnection(pgconn)
     connection.time_left = time_left
+    connection.prepared = set()
     connection.autocommit = True
     connection.prepare_threshold = None
     return connection

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from rotation.engines import logins, scram
 from rotation.engines.hosts import Hosts
-from rotation.engines.postgresql_admin import AdminLogin, AdminSessions
+from rotation.engines.postgresql_admin import AdminLogin, AdminSessions, PreparedQuery
 from rotation.engines.postgresql_adoption import adopt
 from rotation.engines.postgresql_comparison import Comparison
 from rotation.engines.postgresql_errors import NameTaken, NameUnknown
@@ -47,12 +47,16 @@ __all__ = ["AdminLogin", "PostgresqlEngine"]
 
 CAPABILITIES = Capabilities(most_generations=None, can_block=True, sees_which_secret=True)
 
-SESSIONS = sql.SQL("""
+SESSIONS = PreparedQuery(
+    "rollover_sessions",
+    1,
+    """
 SELECT usename::text, coalesce(host(client_addr), 'local'), coalesce(application_name, ''), coalesce(state, ''), count(*),
        min(backend_start)
   FROM pg_stat_activity
- WHERE usename IS NOT NULL AND backend_type = 'client backend' AND application_name <> {ours}
- GROUP BY 1, 2, 3, 4""")
+ WHERE usename IS NOT NULL AND backend_type = 'client backend' AND application_name <> $1
+ GROUP BY 1, 2, 3, 4""",
+)
 
 SEES_SESSIONS = sql.SQL("SELECT pg_has_role('pg_read_all_stats', 'USAGE')")
 
@@ -117,7 +121,7 @@ class PostgresqlEngine:
         making = make_role(comparison.name, comparison.owner, verifier, self._sealer.mark(credential.id))
         with self._admin.session(resource.server, deadline) as session:
             try:
-                seen = roles_of(session.act("create a login", [*making, comparison.query()]))
+                seen = roles_of(session.act("create a login", [*making, comparison.query(session)]))
                 finished = comparison.is_alike(seen)
             except NameTaken:
                 seen = comparison.read(session)
@@ -179,9 +183,9 @@ class PostgresqlEngine:
     def usage(self, server: Server, deadline: Deadline) -> tuple[Session, ...]:
         """The open sessions by login, client, application and state. Raises `Refused` when the admin may not see those of others."""
         with self._admin.session(server, deadline) as session:
-            if not session.rows("look at the admin's rights", SEES_SESSIONS)[0][0]:
-                raise Refused(f"{server.name}: the admin login cannot see sessions", advice="GRANT pg_monitor to it")
-            found = session.rows("read sessions", SESSIONS.format(ours=sql.Literal(APPLICATION_NAME)))
+            ((sees,),), found = session.rows_of("read sessions", SEES_SESSIONS, session.asking(SESSIONS, APPLICATION_NAME))
+        if not sees:
+            raise Refused(f"{server.name}: the admin login cannot see sessions", advice="GRANT pg_monitor to it")
         return tuple(Session(*row) for row in found)
 
     def list_logins(self, server: Server, deadline: Deadline) -> tuple[KnownLogin, ...]:

@@ -27,9 +27,9 @@ class Comparison:
     like: str | None
     owner: str
 
-    def query(self) -> sql.Composed:
+    def query(self, session: AdminSession) -> sql.Composed:
         """Both logins, to be read by `roles_of`."""
-        return roles_query(self.name, self.like) if self.like else roles_query(self.name)
+        return roles_query(session, self.name, *([self.like] if self.like else []))
 
     def read(self, session: AdminSession) -> dict[str, Role]:
         """Both logins and the owner, each that exists."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from rotation.engines.postgresql_admin import PreparedQuery
 from rotation.engines.postgresql_errors import sort_error
 from rotation.engines.postgresql_logins import BAD_PASSWORD, NOT_PERMITTED, PROTOCOL_VIOLATION, Door
 from rotation.engines.urls import endpoints, targets
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
 WHO = sql.SQL("SELECT session_user, current_database()")
 
-LEFT_OF = sql.SQL("""
-SELECT (SELECT rolcanlogin FROM pg_roles WHERE rolname = {name}),
-       count(*) FILTER (WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = {name})),
-       count(*) FILTER (WHERE datid = (SELECT oid FROM pg_database WHERE datname = {database})
+LEFT_OF = PreparedQuery(
+    "rollover_left_of",
+    2,
+    """
+SELECT (SELECT rolcanlogin FROM pg_roles WHERE rolname = $1),
+       count(*) FILTER (WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = $1)),
+       count(*) FILTER (WHERE datid = (SELECT oid FROM pg_database WHERE datname = $2)
                           AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = usesysid))
-  FROM pg_stat_get_activity(NULL) WHERE usesysid IS NOT NULL""")
+  FROM pg_stat_get_activity(NULL) WHERE usesysid IS NOT NULL""",
+)
 """A session outlives its role, and then has no name: such a one in the resource's database may be this login's."""
 
 
@@ -66,8 +71,8 @@ class Proof:
     def _look(self, resource: Resource, username: str, deadline: Deadline) -> bool:
         """Whether the role is still there, unable to log in; raises when it is alive."""
         database = resource.spec.database.name
-        query = LEFT_OF.format(name=sql.Literal(username), database=sql.Literal(database))
         with self._admin.session(resource.server, deadline) as session:
+            query = session.asking(LEFT_OF, username, database)
             can_log_in, own, nameless = session.rows("look for what is left of a login", query)[0]
         if can_log_in:
             raise Refused(f"{resource.server.name}: the login {username} exists and may log in", advice="find out who keeps it alive")
@@ -77,16 +82,20 @@ class Proof:
 
     def _controlled(self, door: Door, control: Login, time_left: TimeLeft) -> bool:
         try:
-            if door.place.name:
-                self._enter(door, control, time_left)  # a pooler may let somebody in before it has asked the server
-            else:
-                self._logins.log_in(door, control, time_left).close()
+            self._enter(door, control, time_left)
         except Refused:
             raise Unavailable(f"{door}: the control {control.username} was refused, too, which proves nothing") from None
         return True
 
     def _enter(self, door: Door, login: Login, time_left: TimeLeft) -> None:
+        """Log in, and see as whom.
+
+        The server itself has begun the session when it lets somebody in, and names its user then ("session_authorization", "Asynchronous
+        Operations" of the protocol). A pooler may let somebody in before it has asked the server, so that one is asked.
+        """
         with closing(self._logins.log_in(door, login, time_left)) as connection:
+            if not door.place.name and connection.info.parameter_status("session_authorization") == login.username:
+                return
             try:
                 row = connection.execute(WHO).fetchone()
             except psycopg.Error as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from rotation.engines.postgresql_admin import PreparedQuery
 from rotation.engines.postgresql_roles import read_roles, roles_of, roles_query
 from rotation.errors import Unavailable
 
@@ -38,7 +39,11 @@ OF_NOBODY = sql.SQL(
     "datid = (SELECT oid FROM pg_database WHERE datname = {database}) AND usesysid IS NOT NULL"
     " AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = usesysid)"
 )
-SESSIONS_OF = sql.SQL("SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = {name})")
+SESSIONS_OF = PreparedQuery(
+    "rollover_sessions_of",
+    1,
+    "SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = $1)",
+)
 HOLDS = sql.SQL("SELECT pg_has_role({role}, 'USAGE')")
 
 
@@ -57,7 +62,8 @@ class Found:
 
 def find_login(session: AdminSession, name: str) -> Found | None:
     """The login, read in one message; None when there is none."""
-    roles, ((sessions,),) = session.rows_of("look at a login", roles_query(name), SESSIONS_OF.format(name=sql.Literal(name)))
+    queries = (roles_query(session, name), session.asking(SESSIONS_OF, name))
+    roles, ((sessions,),) = session.rows_of("look at a login", *queries)
     role = roles_of(roles).get(name)
     return None if role is None else Found(role, sessions)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from rotation.engines.postgresql_admin import PreparedQuery
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,7 +30,10 @@ LISTS = frozenset(
 
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
-ROLES = sql.SQL("""
+ROLES = PreparedQuery(
+    "rollover_roles",
+    3,
+    """
 SELECT r.oid::bigint, r.rolname::text, r.rolcanlogin, r.rolinherit, r.rolconnlimit,
        (SELECT c.description FROM pg_shdescription c WHERE c.objoid = r.oid AND c.classoid = 'pg_authid'::regclass),
        ARRAY(SELECT DISTINCT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid AND m.roleid <> r.oid),
@@ -36,7 +41,8 @@ SELECT r.oid::bigint, r.rolname::text, r.rolcanlogin, r.rolinherit, r.rolconnlim
              FROM pg_db_role_setting s, unnest(s.setconfig) AS one WHERE s.setrole = r.oid),
        ARRAY(SELECT ARRAY[coalesce((SELECT d.datname::text FROM pg_database d WHERE d.oid = s.dbid), ''), s.deptype::text, count(*)::text]
              FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid GROUP BY s.dbid, s.deptype)
-  FROM pg_roles r WHERE r.rolname IN ({names})""")
+  FROM pg_roles r WHERE r.rolname IN ($1, $2, $3)""",
+)
 """Half the work of the same with shobj_description and joins, most of which was planning; so the lists come as they are, in no order."""
 
 
@@ -79,13 +85,13 @@ class Role:
 
 
 def read_roles(session: AdminSession, *names: str) -> dict[str, Role]:
-    """The roles with these exact names; those that do not exist are left out."""
-    return roles_of(session.rows("read roles", roles_query(*names)))
+    """The roles with these exact names, three at most; those that do not exist are left out."""
+    return roles_of(session.rows("read roles", roles_query(session, *names)))
 
 
-def roles_query(*names: str) -> sql.Composed:
-    """What `roles_of` takes."""
-    return ROLES.format(names=sql.SQL(", ").join(map(sql.Literal, names)))
+def roles_query(session: AdminSession, *names: str) -> sql.Composed:
+    """What `roles_of` takes, to be sent in a message of this session."""
+    return session.asking(ROLES, *names, *[names[-1]] * (ROLES.parameters - len(names)))
 
 
 def roles_of(rows: list[Row]) -> dict[str, Role]:
