@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, exists, func, insert, or_, select, text, updat
 from rotation.errors import IllegalMove
 from rotation.model import new_id
 from rotation.states import AttemptState
-from rotation.store.database import Driven, per_dialect
+from rotation.store.database import per_dialect
+from rotation.store.direct import CompiledStatement
 from rotation.store.rows import attempt_of
 from rotation.store.rules import attempt_times, check_offered
 from rotation.store.tables import ON_ITS_WAY, attempts, rotations
@@ -74,7 +75,7 @@ def _may_send(now: ColumnElement[datetime], _until: ColumnElement[datetime]) -> 
 
 
 MAY_SEND = per_dialect(_may_send)
-MAY_SEND_DRIVEN = Driven(MAY_SEND["postgresql"])
+MAY_SEND_DIRECT = CompiledStatement(MAY_SEND["postgresql"])
 
 
 def open_attempt(
@@ -115,9 +116,9 @@ def answer_attempt(connection: Connection, resource_id: str, outcome: Attempt) -
 
 def may_send(database: Database, claim: Claim, attempt: Attempt) -> bool:
     """One query: does the claim still hold, and is there time left. Errors are the caller's."""
-    place = {"attempt_id": attempt.id, "rotation_id": claim.row_id, "claimed_fence": claim.fence}
+    place = {"attempt_id": attempt.id, "rotation_id": claim.row_id, "claimed_fence": str(claim.fence)}
     if database.dialect == "postgresql":
-        with database.driver() as connection:
-            return MAY_SEND_DRIVEN.row(connection, place) is not None
+        with database.direct() as direct:
+            return direct.answer(MAY_SEND_DIRECT.text, MAY_SEND_DIRECT.values(place)) is not None
     with database.reading() as connection:
         return connection.execute(MAY_SEND[database.dialect], {**place, **database.moment()}).first() is not None

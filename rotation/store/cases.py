@@ -13,7 +13,7 @@ from rotation.errors import NotFound
 from rotation.model import Resource
 from rotation.states import ResourceState, RotationState
 from rotation.store import due
-from rotation.store.database import Driven
+from rotation.store.direct import CompiledStatement
 from rotation.store.documents import DIALECTS, decoded, document, many, one, row, time_of
 from rotation.store.due import CLAIM_CREDENTIAL, CLAIM_ROTATION
 from rotation.store.rows import attempt_of, credential_of, installation_of, request_of, rotation_of, schedule_of, server_of
@@ -115,11 +115,11 @@ def _credential_statement(dialect: str) -> str:
     return f"{_case(dialect, _credential_parts(dialect), credentials.name)} WHERE r.id = :row_id"
 
 
-def _claimed(claim: Mapping[str, ReturningUpdate[Any]], parts: Mapping[str, str]) -> Driven:
+def _claimed(claim: Mapping[str, ReturningUpdate[Any]], parts: Mapping[str, str]) -> CompiledStatement:
     """On PostgreSQL a row is claimed and its case read in one statement. What else it reads is as it was when the statement began: if
     somebody moved the resource while it waited for the row, the chain's length shows it as soon as something is to be recorded.
     """
-    return Driven(claim["postgresql"], around=("WITH claimed AS (", f") {_case('postgresql', parts, 'claimed')}"))
+    return CompiledStatement(claim["postgresql"], around=("WITH claimed AS (", f") {_case('postgresql', parts, 'claimed')}"))
 
 
 def _statements(build: Callable[[str], str]) -> Mapping[str, TextClause]:
@@ -224,10 +224,10 @@ def claim_credential_case(
         return read_credential_case(connection, database.clock, claim(fence))
 
 
-def _claim_and_read(database: Database, statement: Driven, row_id: str, lasting: timedelta) -> Document | None:
-    with database.driver() as connection:
-        answer = statement.row(connection, {"row_id": row_id, "until": lasting})
-    return None if answer is None else cast("Document", json.loads(answer[0]))
+def _claim_and_read(database: Database, statement: CompiledStatement, row_id: str, lasting: timedelta) -> Document | None:
+    with database.direct() as direct:
+        answer = direct.answer(statement.text, statement.values({"row_id": row_id, "until": f"{lasting.total_seconds()} seconds"}))
+    return None if answer is None else cast("Document", json.loads(answer))
 
 
 def read_rotation_case(connection: Connection, clock: Clock, claim: Claim) -> RotationCase:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 import sqlalchemy.exc
-from psycopg import pq
 from sqlalchemy import Engine, Interval, bindparam, create_engine, event, func, select, type_coerce
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from rotation.errors import Conflict, IllegalMove, OutcomeUnknown, Refused, RolloverError, Unavailable
 from rotation.model import APPLICATION_NAME
+from rotation.store.direct import ConnectionLost, DirectConnections, NoneFree
 from rotation.store.tables import UtcTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime, timedelta
 
-    from sqlalchemy import URL, ClauseElement, ColumnElement, Connection, Pool
+    from sqlalchemy import URL, ColumnElement, Connection
 
     from rotation.ports import Clock
 
@@ -64,6 +61,8 @@ UNIQUE = "23505"
 UNDEFINED_TABLE = "42P01"
 SQLITE_UNIQUE = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 
+NONE_FREE = "the store: all connections are in use"
+ANSWER_LOST = "the store's answer was lost"
 NOT_MIGRATED = "the store has no tables, or older ones: run `rollover migrate`"
 
 
@@ -88,6 +87,7 @@ def make_engine(url: str | URL) -> Engine:
 def _postgresql_arguments() -> dict[str, Any]:
     return {
         "application_name": APPLICATION_NAME,
+        "client_encoding": "utf8",
         "connect_timeout": CONNECT_SECONDS,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
@@ -126,28 +126,6 @@ def per_dialect(build: Callable[[ColumnElement[datetime], ColumnElement[datetime
     }
 
 
-NUMBERED = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # not annotated there
-
-
-class Driven:
-    """A statement for PostgreSQL's driver, compiled once. Its parameters are given as the driver takes them: aware times, timedelta."""
-
-    def __init__(self, statement: ClauseElement, around: tuple[str, str] = ("", "")) -> None:
-        """`around` is constant text before and after the statement, of which it becomes a part."""
-        compiled = statement.compile(dialect=NUMBERED)
-        if not isinstance(compiled, SQLCompiler):
-            raise TypeError("it is no statement that takes parameters")
-        self._text: LiteralString = f"{around[0]}{compiled}{around[1]}"
-        self._names = tuple(compiled.positiontup or ())
-        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
-
-    def row(self, connection: psycopg.Connection[Any], parameters: Mapping[str, object]) -> tuple[Any, ...] | None:
-        """The first row of what it answers."""
-        given = {**self._constants, **parameters}
-        with psycopg.RawCursor(connection) as cursor:
-            return cursor.execute(self._text, [given[name] for name in self._names]).fetchone()
-
-
 class Database:
     """Transactions on one engine, with every error sorted. Safe for any number of threads; `dispose` after a fork."""
 
@@ -158,8 +136,7 @@ class Database:
         self._single: Engine
         self._write: Engine
         self._snapshot: Engine
-        self._driver_pool: Pool | None = None
-        self._making = threading.Lock()
+        self._direct = DirectConnections(engine)
         if self.dialect == "sqlite":
             self._single = engine.execution_options(**{BEGIN: None})
             self._write = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
@@ -216,49 +193,26 @@ class Database:
                 connection.commit()
 
     @contextmanager
-    def driver(self) -> Iterator[psycopg.Connection[Any]]:
-        """PostgreSQL's driver itself, for a statement of which every rotation makes several: a quarter of what it costs by SQLAlchemy.
+    def direct(self) -> Iterator[DirectConnections]:
+        """PostgreSQL past SQLAlchemy, for a statement of which every rotation makes several.
 
-        Each statement stands alone. Raises `OutcomeUnknown` when its answer was lost.
+        Each stands alone. Raises `OutcomeUnknown` when its answer was lost.
         """
         try:
             with _sorted_errors():
-                pooled = (self._driver_pool or self._new_driver_pool()).connect()
+                yield self._direct
+        except NoneFree:
+            raise Unavailable(NONE_FREE) from None
+        except ConnectionLost as lost:
+            self.dispose()  # the others were lost with it
+            raise OutcomeUnknown(f"{ANSWER_LOST}: {lost}") from None
         except psycopg.Error as error:
-            raise _sorted(error, commits=False) from None
-        connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
-        try:
-            if not connection.autocommit:
-                connection.autocommit = True
-            yield connection
-        except psycopg.Error as error:
-            if connection.closed:
-                self.dispose()  # the others were lost with it
-            raise _sorted(error, commits=True, lost=connection.closed) from None
-        finally:
-            if connection.closed or connection.info.transaction_status is not pq.TransactionStatus.IDLE:
-                pooled.invalidate()
-            pooled.close()
-
-    def _new_driver_pool(self) -> Pool:
-        """A pool of its own, as its connections stay in autocommit mode.
-
-        SQLAlchemy learns the server's ways at an engine's first connection, while that pool's other connections wait. Were this pool's
-        first, they would not wait, and one that came meanwhile would meet a half-made engine: so that one is used once before.
-        """
-        with self._making:
-            if self._driver_pool is None:
-                with self.engine.connect():
-                    pass
-                self._driver_pool = self.engine.pool.recreate()
-            return self._driver_pool
+            raise _sorted(error) from None
 
     def dispose(self, *, close: bool = True) -> None:
         """Close all idle connections. With `close=False` only let go of them: right after a fork they belong to the parent."""
         self.engine.dispose(close=close)
-        pool, self._driver_pool = self._driver_pool, None
-        if close and pool is not None:
-            pool.dispose()
+        self._direct.let_go(close=close)
 
 
 @contextmanager
@@ -268,13 +222,13 @@ def _sorted_errors(*, commits: bool = False) -> Iterator[None]:
     except sqlalchemy.exc.DBAPIError as error:
         raise sort_error(error, commits=commits) from None  # the cause holds the statement's parameters
     except sqlalchemy.exc.TimeoutError:
-        raise Unavailable("the store: all connections are in use") from None
+        raise Unavailable(NONE_FREE) from None
 
 
-def _sorted(error: psycopg.Error, *, commits: bool, lost: bool = False) -> RolloverError:
+def _sorted(error: psycopg.Error) -> RolloverError:
     """An error that came past SQLAlchemy, sorted as if SQLAlchemy had wrapped it."""
-    wrapped = sqlalchemy.exc.DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=lost)
-    return sort_error(cast("sqlalchemy.exc.DBAPIError", wrapped), commits=commits)
+    wrapped = sqlalchemy.exc.DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True)
+    return sort_error(cast("sqlalchemy.exc.DBAPIError", wrapped), commits=False)
 
 
 def sort_error(error: sqlalchemy.exc.DBAPIError, *, commits: bool) -> RolloverError:
@@ -289,7 +243,7 @@ def sort_error(error: sqlalchemy.exc.DBAPIError, *, commits: bool) -> RolloverEr
     if isinstance(error, sqlalchemy.exc.DataError):
         return Refused(f"the store cannot hold this value: {code}", advice="leave out control characters")
     if commits and error.connection_invalidated:
-        return OutcomeUnknown(f"the store's answer was lost: {code}")
+        return OutcomeUnknown(f"{ANSWER_LOST}: {code}")
     return Unavailable(f"the store does not answer: {code}")
 
 

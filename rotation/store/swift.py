@@ -16,7 +16,7 @@ import json
 import secrets
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from sqlalchemy.dialects.postgresql import dialect
@@ -149,12 +149,12 @@ class SwiftMoves:
 
     def _execute(self, statement: Statement, values: Values) -> Document | None:
         parameters = [text_of(values[part][name]) for part, name in statement.parameters]
-        with self._database.driver() as connection, psycopg.RawCursor(connection) as cursor:
+        with self._database.direct() as direct:
             try:
-                row = cursor.execute(statement.text, parameters).fetchone()
+                answer = direct.answer(statement.text, parameters)
             except psycopg.errors.DivisionByZero:
                 return None
-        return None if row is None else cast("Document", json.loads(row[0]))
+        return None if answer is None else cast("Document", json.loads(answer))
 
     def _opening(self, rotation: Rotation | Credential, terms: AttemptTerms, now: datetime) -> Document:
         if not isinstance(rotation, Rotation):
@@ -224,7 +224,7 @@ def _resource_columns(move: Move) -> Document:
 class Statement:
     """A statement in the server's own form, and which values it takes, in the order of their numbers."""
 
-    text: LiteralString
+    text: str
     parameters: tuple[tuple[str, str], ...]
 
 

@@ -28,16 +28,16 @@ def test_who_comes_while_the_first_connection_is_made_waits_for_it(postgresql_be
 
     database.engine.dialect.initialize = slowly  # type: ignore[method-assign]
 
-    def by_the_driver() -> int:
-        with database.driver() as connection:
-            return int(connection.execute("SELECT 1").fetchall()[0][0])
+    def directly() -> str | None:
+        with database.direct() as direct:
+            return direct.answer("SELECT 1", [])
 
     def by_sqlalchemy() -> int:
         with database.reading() as connection:
             return int(connection.execute(text("SELECT 2")).scalar_one())
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(by_the_driver)
+        first = pool.submit(directly)
         assert began.wait(30)
         second = pool.submit(by_sqlalchemy)
         try:
@@ -46,5 +46,5 @@ def test_who_comes_while_the_first_connection_is_made_waits_for_it(postgresql_be
             pass  # it waits
         finally:
             go_on.set()
-        assert (first.result(30), second.result(30)) == (1, 2)
+        assert (first.result(30), second.result(30)) == ("1", 2)
     database.dispose()
