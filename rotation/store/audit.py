@@ -10,7 +10,6 @@ was and put in as it is. Each signature covers the one before it.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -251,7 +250,7 @@ def _lines(connection: Connection, chain: str) -> Iterator[RowMapping]:
 
 
 def _mac(key: bytes, message: bytes) -> bytes:
-    return hmac.new(key, message, hashlib.sha256).digest()
+    return hmac.digest(key, message, "sha256")
 
 
 def _xor(one: bytes, other: bytes) -> bytes:

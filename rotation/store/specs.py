@@ -27,9 +27,12 @@ Json = Any
 """What `json.loads` gives: checked by the constructors below, field by field."""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Json) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no escapes beyond what JSON demands."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def spec_to_json(spec: ResourceSpec) -> str:

@@ -109,7 +109,7 @@ class HttpClient:
         """Send one request and read its answer. `may_send` is asked once the connection stands; False means that no byte is sent."""
         call = Call(deadline, self._clock, may_send)
         left = max(call.left(), 0.001)
-        timeout = httpx.Timeout(left, connect=min(left, self._connect_timeout)).as_dict()
+        timeout = {"connect": min(left, self._connect_timeout), "read": left, "write": left, "pool": left}
         request = httpx.Request(method, url, headers={**_HEADERS, **headers}, content=body, extensions={"timeout": timeout})
         with during(call), self._transport() as transport:
             try:
