@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -162,7 +164,7 @@ def _verifier(password: str, salt: bytes) -> str:
 
 
 def _keys(password: str, salt: bytes) -> tuple[bytes, bytes]:
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    salted = PBKDF2HMAC(hashes.SHA256(), hashlib.sha256().digest_size, salt, ITERATIONS).derive(password.encode())
     return hmac.digest(salted, b"Client Key", "sha256"), hmac.digest(salted, b"Server Key", "sha256")
 
 
