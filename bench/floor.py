@@ -1,8 +1,8 @@
 """The floor: a bare script that does the work of rotations and retirements, and nothing else.
 
 No queue, no claims, no recovery, no audit trail: a login is made and checked, its secrets are pushed, three commits are written; later it
-is blocked, its sessions are ended, it is removed and proved to be dead. The same servers and the same cryptography as the worker's,
-threads that keep their connections, and as many processes as the worker has.
+is blocked, its sessions are ended, it is removed and proved to be dead. The same servers and the same algorithms as the worker's, by the
+standard library where that has them; threads that keep their connections, and as many processes as the worker has.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -164,7 +162,7 @@ def _verifier(password: str, salt: bytes) -> str:
 
 
 def _keys(password: str, salt: bytes) -> tuple[bytes, bytes]:
-    salted = PBKDF2HMAC(hashes.SHA256(), hashlib.sha256().digest_size, salt, ITERATIONS).derive(password.encode())
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
     return hmac.digest(salted, b"Client Key", "sha256"), hmac.digest(salted, b"Server Key", "sha256")
 
 
