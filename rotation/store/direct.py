@@ -37,7 +37,7 @@ class NoneFree(Exception):
 
 
 class ConnectionLost(Exception):
-    """The server is gone, or has ended the connection: whether it has done what it was asked is not known. Holds the code alone."""
+    """The server is gone, or has ended the connection: whether it has done what it was asked is not known. Holds no more than a code."""
 
 
 @dataclass(slots=True)
@@ -111,21 +111,22 @@ class DirectConnections:
             except psycopg.Error as error:
                 if not direct.connection.closed:
                     raise
-                raise ConnectionLost(error.sqlstate or type(error).__name__) from None
+                raise ConnectionLost(error.sqlstate or "the connection broke") from None
             finally:
-                # An engine that was let go of meanwhile has another store of them.
-                if direct.fit and idle is self._idle:
+                if direct.fit:
                     idle.append(direct)
                 else:
                     direct.connection.close()
+                if idle is not self._idle:  # all were let go of meanwhile
+                    _close(idle)
         finally:
             self._places.release()
 
     def let_go(self, *, close: bool) -> None:
         """Forget the idle connections, and close them unless they belong to a parent; those in use are closed when they are done."""
         idle, self._idle = self._idle, deque()
-        while close and idle:
-            idle.pop().connection.close()
+        if close:
+            _close(idle)
 
     def _opened(self) -> _Direct:
         """By the engine, which learns the server's ways at its first connection while all others wait for that."""
@@ -142,3 +143,8 @@ def _popped(idle: deque[_Direct]) -> _Direct | None:
         return idle.pop()
     except IndexError:
         return None
+
+
+def _close(idle: deque[_Direct]) -> None:
+    while (direct := _popped(idle)) is not None:
+        direct.connection.close()
