@@ -22,8 +22,9 @@ STORES = ("sqlite", "postgresql")
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a rig runs in one process: a module, and of it each store by itself."""
+    """What shares a rig runs in one process: a module, and of it each store by itself. First, since xdist then reads the marks."""
     for item in items:
         if item.path.parent.name == "acceptance":
             store = next((store for store in STORES if store in item.name), "")
