@@ -129,7 +129,7 @@ def describe(error: RolloverError) -> tuple[str, str]:
 
 def _tell(decision: Move | Wait) -> None:
     """One log line a decision; an alarm is a warning, so that it is seen at any level a person would choose. Steps on the way are told
-    to who debugs: what began (and where) and how it ended is enough for a fleet, and every move is in the audit trail.
+    to who debugs: what began, where, and how it ended is enough for a fleet, and every move is in the audit trail.
     """
     if isinstance(decision, Move):
         if decision.rotation is not None and decision.rotation.state in ON_THE_WAY:

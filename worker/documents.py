@@ -122,7 +122,7 @@ class ServerDocument(Document):
 
     name: Text = Field(description="How resources name it.")
     engine: Text = Field(description="The kind of database: `postgresql`.")
-    host: Host = Field(description="Where it listens: one host name or address.")
+    host: Host = Field(description="Where the server itself listens: one host name or address. A pooler is an endpoint of a resource.")
     port: Port = Field(description="The port on which it listens.")
     sslmode: Literal["verify-full", "verify-ca", "require", "disable"] = Field(
         default="verify-full",

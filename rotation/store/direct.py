@@ -1,4 +1,4 @@
-"""PostgreSQL past SQLAlchemy and psycopg's cursors: for the few statements of which every rotation makes several, at a fifth of their cost.
+"""PostgreSQL past SQLAlchemy and psycopg's cursors: for the few statements that every rotation makes, at less than half of their cost.
 
 Values go as text, and each parameter says in the statement of which type it is: `$1::timestamptz`. So a statement is prepared once a
 connection, and one call of libpq (PQexecPrepared) sends it and waits for the answer, with every other thread free to run. Each statement

@@ -11,7 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from psycopg import sql
 
+from rotation.engines import postgresql_proof
 from rotation.errors import Refused, Unavailable
 from rotation.model import Endpoint, Login, RenderedSecret
 from rotation.sensitive import Sensitive
@@ -65,6 +67,18 @@ def test_every_endpoint_is_logged_in_at(postgresql: PrivatePostgresql, engine: P
     pooler.answer = REFUSAL
     with pytest.raises(Unavailable, match="endpoint pooled"):
         engine.check(resource, login, (), within())
+
+
+def test_the_servers_word_for_who_is_in_is_enough_and_a_poolers_is_not(
+    postgresql: PrivatePostgresql, engine: PostgresqlEngine, pooler: FakePooler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, pooled = new_tenant(postgresql), new_tenant(postgresql, endpoints=(pooler.endpoint,))
+    monkeypatch.setattr(postgresql_proof, "WHO", sql.SQL("SELECT 'somebody', 'elsewhere'"))
+
+    engine.check(alone, admit(engine, alone, 1)[1], (), within())
+
+    with pytest.raises(Refused, match=r"endpoint pooled.* as somebody else"):
+        engine.check(pooled, admit(engine, pooled, 1)[1], (), within())
 
 
 def test_a_login_whose_salt_was_changed_meanwhile_gets_in_by_its_password(postgresql: PrivatePostgresql, engine: PostgresqlEngine) -> None:
