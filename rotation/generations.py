@@ -111,12 +111,16 @@ def departure(
 ) -> tuple[Credential, ...]:
     """The resource leaves: nothing is pushed any more, and every login goes, none later than `ends_at`; None keeps them all.
 
-    A login that was never offered goes either way.
+    A login that was never offered goes either way. One that is being removed already is given as it is: who works on it looks again, so
+    that the last one takes the resource with it.
     """
     offered = open_rotation is not None and open_rotation.state is RotationState.OFFERED
-    changed = list(with_time_to_undo_over(credentials, now))
+    over = {one.id: one for one in with_time_to_undo_over(credentials, now)}
+    changed = []
     for credential in credentials:
-        if credential.stage is Stage.PENDING and not offered:
+        if credential.stage in (Stage.BLOCKED, Stage.DISCARDING):
+            changed.append(over.get(credential.id, credential))
+        elif credential.stage is Stage.PENDING and not offered:
             changed.append(discarded(credential, discard_at))
         elif credential.stage in (Stage.PENDING, Stage.CURRENT, Stage.PREVIOUS):
             changed.append(released(credential, now) if ends_at is None else _ending(credential, now, ends_at))

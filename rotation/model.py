@@ -15,6 +15,9 @@ from rotation.states import AttemptState, InUse, PushBy, ResourceState, Rotation
 if TYPE_CHECKING:
     from rotation.sensitive import Sensitive
 
+DOUBTED_FOR = timedelta(days=1)
+"""For how long an attempt that was never answered is told of after it has expired: by as much a clock may be wrong."""
+
 APPLICATION_NAME = "rollover"
 """How our own sessions introduce themselves to a database, so that use sampling can leave them out."""
 
@@ -280,7 +283,12 @@ class Attempt:
 
     def on_its_way(self, now: datetime) -> bool:
         """Whether Vercel may still apply it after `now`."""
-        return self.state in (AttemptState.OPEN, AttemptState.UNKNOWN) and now < self.expires_at
+        return self.unanswered and now < self.expires_at
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether what became of it was never known, by whatever clock."""
+        return self.state in (AttemptState.OPEN, AttemptState.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,16 +142,10 @@ def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:
         return Wait(until=ends_at)
     if case.credential.compromised:
         return None  # it was promised no grace, so there is none to be cut short by a clock
+    disagreement = driver.clocks_disagree(case, ports)
+    if disagreement is not None:
+        return disagreement
     ours = ports.clock.now()
-    tolerance = ports.terms.clock_tolerance
-    if abs(ours - case.now) > tolerance:
-        apart = int(abs(ours - case.now).total_seconds())
-        return Wait(
-            until=case.now + tolerance,
-            problem=f"this worker's clock and the store's are {apart} s apart",
-            advice="mend the clocks (NTP); nothing is retired until they agree",
-            alarm="clocks_disagreed",
-        )
     return Wait(until=case.now + (ends_at - ours)) if ours < ends_at else None
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, insert, or_, select, update
 
 from rotation.errors import IllegalMove, LostClaim
 from rotation.model import Rotation
-from rotation.states import ALIVE_STAGES, ResourceState, Stage
+from rotation.states import ALIVE_STAGES, ResourceState, RotationState, Stage
 from rotation.store.attempts import answer_attempt, open_attempt
 from rotation.store.rows import (
     credential_columns,
@@ -97,13 +97,19 @@ def rests(row: Claimable, now: datetime) -> bool:
     return ended or row.due_at is None or row.due_at > now
 
 
+def place_of(row: Claimable) -> RotationState | Stage:
+    """How far a row has come: the state of a rotation, the stage of a credential."""
+    return row.state if isinstance(row, Rotation) else row.stage
+
+
 @dataclass(slots=True)
 class Writing:
     """One transaction that writes a resource whose chain is locked.
 
     `held` is the row that is worked on under a claim, which lasts until `claimed_until` if it goes on. `alone` says that nobody has moved
     the resource since the case was read, so that other rows can only have been claimed or put off. `revision` is the resource's newest
-    as it was read: a date that was computed by an older one is not written. `known` are rows that were read under their lock in this
+    as it was read: a date that was computed by an older one is not written. `places` says where other rows stood when the case was read, as
+    who held one then may have moved it under the same fence. `known` are rows that were read under their lock in this
     transaction.
     """
 
@@ -114,6 +120,7 @@ class Writing:
     claimed_until: datetime | None = None
     alone: bool = False
     revision: int | None = None
+    places: Mapping[str, RotationState | Stage] = field(default_factory=dict)
     known: dict[str, Claimable] = field(default_factory=dict)
     opened: Attempt | None = None
     """The attempt that was inserted."""
@@ -190,9 +197,12 @@ class Writing:
         if self.held is not None and value.id == self.held.id:
             return self.held
         before = self.known.get(value.id)
-        if before is None or (before.fence != value.fence and not self.alone):
+        if before is None or not (self.alone or self._is_as_seen(before, value)):
             raise LostClaim(f"{value.id} has changed since it was read")
         return before
+
+    def _is_as_seen(self, before: Claimable, value: Claimable) -> bool:
+        return before.fence == value.fence and self.places.get(before.id, place_of(before)) is place_of(before)
 
     def _write_rotation(self, value: Rotation, *, opens_attempt: bool) -> None:
         before = self._before(value)

@@ -141,7 +141,8 @@ class SqlStore(Fleet):
             end = self.audit.lock(self.database, connection, row.resource_id)
             held = fenced(row, case.claim.fence)
             alone = end.length == case.version
-            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim, alone, case.resource.revision)
+            until, revision = end.now + self.terms.claim, case.resource.revision
+            writing = Writing(connection, row.resource_id, end.now, held, until, alone, revision, case.places)
             if isinstance(decision, Move):
                 after = writing.move(decision) or held
                 about = (row.id, None) if isinstance(row, Rotation) else (None, row.id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rotation.cases import Claim, CredentialCase, Deadline, Move, ResourceCase, RotationCase
 from rotation.errors import LostClaim
-from rotation.model import Event, Rotation
+from rotation.model import DOUBTED_FOR, Event, Rotation
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState
 from rotation.store.rules import ENDED_STATES, INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
 from tests.fakes.store_fleet import Fleet
@@ -64,7 +64,9 @@ class FakeStore(Moves, Fleet):
             else replace(present, spec=self.revisions[row.resource_id, row.revision]),
             installation=self.installations[present.spec.installation_id],
             requests=self._requests_for(row),
-            attempts=tuple(one for one in self._attempts(row.resource_id) if one.rotation_id == row.id or one.on_its_way(now)),
+            attempts=tuple(
+                one for one in self._attempts(row.resource_id) if one.rotation_id == row.id or one.on_its_way(now - DOUBTED_FOR)
+            ),
             credentials=self._alive_credentials(row.resource_id),
             present_policy=present.spec.policy,
             follow_up=() if behind is None or behind.id == row.id else self._requests_for(behind),
