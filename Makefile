@@ -26,7 +26,7 @@ unexport HOME
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lint-compose ci bench flower secrets lock audit clean python linux runtime dev
+.PHONY: help demo test lint lint-compose ci sim mutants bench flower secrets lock audit clean python linux runtime dev
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf 'make %-13s %s\n' "$$name" "$$text"; done
@@ -58,6 +58,12 @@ lint-compose: ## docker-compose.yml as Docker reads it, where a Docker Compose i
 	else echo 'lint-compose: no Docker Compose here; the tests hold the file against the schema'; fi
 
 ci: lint test ## what CI runs: lint and test
+
+sim: dev ## worlds in which anything may happen, on the real stories (SEEDS=10000, SEED=7 for one with its story)
+	@$(VENV) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
+
+mutants: dev ## each safeguard of the protocol left out: which worlds find it
+	@$(VENV) -m tests.mutants $(ARGS)
 
 bench: linux dev ## the whole worker against a bare script that does the same work
 	@$(VENV) -m bench $(ARGS)
