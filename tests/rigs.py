@@ -74,9 +74,6 @@ from worker.sandbox.vercel import serve
 serve(lambda vercel: print(vercel.url, flush=True), admin_token=sys.argv[1], per_minute=None)
 """
 
-_numbers = itertools.count(1)
-
-
 @dataclass(frozen=True, slots=True)
 class CustomersServer:
     """A database server with customers' databases, and the login that we manage it with."""
@@ -95,6 +92,9 @@ def prepared(name: str, postgresql: PrivatePostgresql, directory: Path) -> Custo
 
 class Rig:
     """The parts, all running but for workers and beats. `store_url` None: SQLite. `apart`: the local Vercel is a process, to be frozen."""
+
+    numbers = itertools.count(1)
+    """For the names of tenants, which all rigs of a process have on the same servers."""
 
     def __init__(self, directory: Path, customers: Sequence[CustomersServer], store_url: str | None = None, *, apart: bool = False) -> None:
         self.directory = directory
@@ -223,7 +223,7 @@ class Rig:
     ) -> list[Resource]:
         """Register so many new customers, whose databases are in use already."""
         server = on or self.customers[0]
-        tenants = [replace(one, name=f"{one.name}{next(_numbers)}", push_by=push_by) for one in fleet.tenants(count, MachineEntropy())]
+        tenants = [replace(one, name=f"{one.name}{next(self.numbers)}", push_by=push_by) for one in fleet.tenants(count, MachineEntropy())]
         tenants = [replace(one, login=replace(one.login, username=f"{one.name}_app")) for one in tenants]
         fleet.add_tenants(server.postgresql, tenants)
         added = []

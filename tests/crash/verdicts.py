@@ -1,0 +1,34 @@
+"""What must be true of a run that has come to rest: I1 to I11 of the invariants, looked at from outside.
+
+Most of them are `tests.promises`; these are what a run can tell beside those.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotation.states import Stage
+from rotation.store.rules import ENDED_STATES
+from tests import promises
+
+if TYPE_CHECKING:
+    from rotation.model import Resource
+    from tests.crash.rig import CrashRig
+    from tests.witnesses import Witness
+
+LATEST = timedelta(seconds=60)
+"""I2: a promise is over at most so late."""
+
+
+def assert_kept(rig: CrashRig, witness: Witness, subject: Resource, bystander: Resource, before: tuple[object, ...], accepted: tuple[str, ...]) -> None:
+    """All of them, each with its number in the assertion that fails."""
+    promises.assert_kept(rig, witness)
+    assert rig.snapshot(bystander) == before, "I11: something of another resource was touched"
+    rows = {one.id: one for one in rig.rotations(subject)}
+    assert set(accepted) <= set(rows), "I8: a request that was accepted is not on record"
+    assert {one.state for one in rows.values()} <= ENDED_STATES, "I4: a rotation has not ended"
+    for one in rig.credentials(subject):
+        if one.stage is Stage.RETIRED and one.grace_ends_at is not None and one.ended_at is not None:
+            assert one.grace_ends_at <= one.ended_at <= one.grace_ends_at + LATEST, f"I2: {one.username} ended at {one.ended_at}, early or late"
+    assert len(rows) <= len(accepted) + 1, "I7: repeated triggers piled up"
