@@ -89,11 +89,13 @@ class Fault:
 
 
 def faults_at(boundary: Boundary) -> list[Fault]:
-    """Everything that can go wrong there. Only what has another side can be cut off from it or wait for it in vain."""
+    """Everything that can go wrong there.
+
+    A call that is only computed changes nothing outside, so that before, lost and after are one: a kill there stands for all three. Its
+    answer cannot be lost, and it has no connection to be cut.
+    """
     call = boundary.port, boundary.method
-    kinds = [Kind.KILL] if call in COMPUTED else [Kind.KILL, Kind.RESET, Kind.TIMEOUT]
-    faults = [Fault(boundary, position, kind) for kind in kinds for position in Position]
-    if call not in NEVER_FAIL:
-        positions = [Position.BEFORE] if call in COMPUTED else list(Position)
-        faults += [Fault(boundary, position, Kind.ERROR) for position in positions]
-    return faults
+    kinds = [kind for kind in Kind if kind is not Kind.ERROR or call not in NEVER_FAIL]
+    if call in COMPUTED:
+        return [Fault(boundary, Position.BEFORE, kind) for kind in kinds if kind in (Kind.KILL, Kind.ERROR)]
+    return [Fault(boundary, position, kind) for kind in kinds for position in Position]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.crash.runs import Servers
 
+FAREWELL_SECONDS = 10.0
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -32,18 +33,19 @@ class Lanes:
         self._lanes: dict[Connection[Any, Any], ForkProcess] = {}
 
     def __enter__(self) -> Self:
-        for _ in range(self._count):
+        for number in range(self._count):
             ours, theirs = _FORK.Pipe()
-            process = _FORK.Process(target=_serve, args=(theirs, self._servers), daemon=True)
+            process = _FORK.Process(target=_serve, args=(theirs, self._servers, number), daemon=True)
             process.start()
             theirs.close()
             self._lanes[ours] = process
         return self
 
     def __exit__(self, *_: object) -> None:
-        for line, process in self._lanes.items():
-            line.close()
-            process.join(10)
+        for line in self._lanes:
+            line.send(None)
+        for process in self._lanes.values():
+            process.join(FAREWELL_SECONDS)
             process.kill()
 
     def verdicts(self, orders: Iterable[Order]) -> Iterator[Verdict]:
@@ -64,15 +66,12 @@ class Lanes:
                     at_work += 1
 
 
-def _serve(line: Connection[Any, Any], servers: Servers) -> None:
-    """A lane: one run after the other."""
+def _serve(line: Connection[Any, Any], servers: Servers, number: int) -> None:
+    """A lane: one run after the other, until it is told that there are no more."""
     die_with_the_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["SSL_CERT_FILE"] = os.devnull  # nothing here is TLS, and to read the system's certificates for each context takes long
     with Nursery() as nursery, capture_logs():  # what this process itself would log is nobody's news
-        while True:
-            try:
-                order = line.recv()
-            except EOFError:
-                break
-            line.send(run(order, servers, nursery))
+        while (order := line.recv()) is not None:
+            line.send(run(order, servers, number, nursery))
     os._exit(0)

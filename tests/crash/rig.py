@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from tests.crash.nursery import Nursery
     from tests.processes import Process
     from tests.rigs import CustomersServer
+    from worker.settings import Settings
 
 DURATIONS = {
-    "TICK_SECONDS": "0.2",
+    "TICK_SECONDS": "0.3",
     "CLAIM_SECONDS": "2",
     "CALL_DEADLINE_SECONDS": "1",
     "SERVER_ALLOWANCE_SECONDS": "3",
@@ -34,7 +35,9 @@ GRACE = timedelta(seconds=2)
 
 
 class CrashRig(Rig):
-    """A rig whose processes cost a fork, one of which is to crash."""
+    """A rig whose processes cost a fork, one of which is to crash. A store on PostgreSQL is a copy of one that has its tables."""
+
+    look = 0.15
 
     def __init__(
         self, directory: Path, customers: Sequence[CustomersServer], store_url: str | None, nursery: Nursery, number: int
@@ -65,6 +68,10 @@ class CrashRig(Rig):
         self._running.callback(process.end)
         self.processes.append(process)
         return process
+
+    def _make_tables(self, settings: Settings) -> None:
+        if not settings.store_is_shared:
+            super()._make_tables(settings)
 
     def _environment(self, data: Path) -> dict[str, str]:
         return {**super()._environment(data), **{PREFIX + name: value for name, value in DURATIONS.items()}}

@@ -6,25 +6,41 @@ import random
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import psycopg
+from sqlalchemy import exists, make_url, or_, select
 
+from rotation.states import Stage
+from rotation.store.migration import migrate
+from rotation.store.rules import ENDED_STATES
+from rotation.store.tables import credentials, rotations
+from tests.acceptance.conftest import CUSTOMERS, STORE
 from tests.crash import journal
 from tests.crash.boundaries import Boundary, Fault, Kind
-from tests.crash.rig import CrashRig
+from tests.crash.rig import GRACE, CrashRig
 from tests.crash.scenarios import SCENARIOS
 from tests.crash.verdicts import assert_kept
+from tests.rigs import prepared
 from tests.witnesses import Witness
+from worker.machine import MachineEntropy
+from worker.sandbox import fleet
+from worker.sandbox.postgresql import PrivatePostgresql
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.crash.nursery import Nursery
     from tests.processes import Process
     from tests.rigs import CustomersServer
-    from worker.sandbox.postgresql import PrivatePostgresql
+    from worker.sandbox.fleet import Tenant
 
+TABLES = "tables"
+"""The store that all stores on PostgreSQL are copies of."""
+ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
 RESUMED_SECONDS = 60.0
 """I4: everything has come to rest so long after the last fault."""
 
@@ -61,16 +77,37 @@ class Servers:
 
     customers: CustomersServer
     store: PrivatePostgresql
+    bystanders: tuple[Tenant, ...]
+    """Customers on the same server whose databases are there already; each run at a time has one of its own."""
+
+    @classmethod
+    @contextmanager
+    def started(cls, lanes: int) -> Iterator[Self]:
+        """Servers of our own, with all that can be made ready once."""
+        with (
+            tempfile.TemporaryDirectory(prefix="crash") as place,
+            PrivatePostgresql(Path(place) / "customers", settings=CUSTOMERS) as customers,
+            PrivatePostgresql(Path(place) / "store", settings=STORE) as store,
+        ):
+            server = prepared("customers", customers, Path(place))
+            (tenant,) = fleet.tenants(1, MachineEntropy())
+            names = [f"bystander{number}" for number in range(lanes)]
+            bystanders = tuple(replace(tenant, name=name, login=replace(tenant.login, username=f"{name}_app")) for name in names)
+            fleet.add_tenants(customers, bystanders)
+            with psycopg.connect(store.superuser_url(), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {TABLES}")
+            migrate(make_url(store.superuser_url(TABLES)))
+            yield cls(server, store, bystanders)
 
 
-def run(order: Order, servers: Servers, nursery: Nursery) -> Verdict:
+def run(order: Order, servers: Servers, lane: int, nursery: Nursery) -> Verdict:
     """Let it happen. Everything but the servers is the run's own, and gone when it ends."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crash") as directory, CrashRig(
         Path(directory), [servers.customers], None if order.sqlite else _new_store(servers.store, order.number), nursery, order.number
     ) as rig:
         try:
-            watched = _watched(order, rig)
+            watched = _watched(order, rig, servers.bystanders[lane])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's verdict
             story = "".join(traceback.format_exception(error)[-3:]) + rig.story() + "\n" + rig.last_words()
             return Verdict(order, journal.has_fired(rig.journal), time.monotonic() - began, 0.0, 0, story=story)
@@ -78,10 +115,11 @@ def run(order: Order, servers: Servers, nursery: Nursery) -> Verdict:
         return Verdict(order, journal.has_fired(rig.journal), time.monotonic() - began, *watched, passed)
 
 
-def _watched(order: Order, rig: CrashRig) -> tuple[float, int]:
+def _watched(order: Order, rig: CrashRig, neighbour: Tenant) -> tuple[float, int]:
     """The run itself. Gives how long the world took to come to rest after the fault, and how often its customer logged in."""
     scenario = SCENARIOS[order.scenario]
-    subject, bystander = rig.add(2)
+    (subject,) = rig.add(grace=GRACE)
+    (bystander,) = rig.register([neighbour], rig.customers[0])
     before = rig.snapshot(bystander)
     accepted = scenario.begin(rig, subject)
     chance = random.Random(order.number).random()  # noqa: S311 - the same each time
@@ -107,12 +145,18 @@ def _replace(worker: Process, rig: CrashRig) -> None:
 
 
 def _is_at_rest(rig: CrashRig, resource_id: str) -> bool:
-    """Whether something was rotated or given up by now, and nothing is under way."""
-    return bool(rig.store.views.rotations(resource_id, limit=1)) and rig._is_settled()
+    """Whether something was rotated or given up by now, and nothing is under way. One cheap question, as it is asked often."""
+    mine = rotations.c.resource_id == resource_id
+    moving = or_(
+        exists().where(mine, rotations.c.state.not_in(ENDED_STATES)),
+        exists().where(credentials.c.resource_id == resource_id, credentials.c.stage.not_in(ENDS)),
+    )
+    with rig.store.database.reading() as connection:
+        return bool(connection.scalar(select(exists().where(mine) & ~moving)))
 
 
 def _new_store(server: PrivatePostgresql, number: int) -> str:
     name = f"store{number}"
     with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TABLES}")
     return server.superuser_url(name)
