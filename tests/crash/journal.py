@@ -40,6 +40,9 @@ class Journal:
     def fired(self) -> None:
         self._write({FIRED: True})
 
+    def close(self) -> None:
+        os.close(self._file)
+
     def _write(self, line: dict[str, object]) -> None:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.crash.boundaries import Boundary
     from tests.crash.runs import Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    """Everything that was found out. `found` are the boundaries of the runs without a fault."""
+    """Everything that was found out, while it is found out."""
 
-    found: Sequence[Boundary]
-    verdicts: Sequence[Verdict]
     seed: int
-    seconds: float
+    found: dict[Boundary, str] = field(default_factory=dict)
+    """What runs without a fault passed, each with the scenario."""
+    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float = 0.0
+    pairs: Counter[int] = field(default_factory=Counter)
+    """How many histories had so many of their two faults."""
+    broken_pairs: int = 0
+    pair_seconds: float = 0.0
 
     @property
     def tested(self) -> int:
@@ -28,13 +31,18 @@ class Report:
         return len({one.order.fault.boundary for one in self.verdicts if one.order.fault and one.fired})
 
     @property
-    def violations(self) -> list[Verdict]:
-        return [one for one in self.verdicts if one.story]
+    def violations(self) -> int:
+        return sum(bool(one.story) for one in self.verdicts)
 
     @property
-    def missed(self) -> list[Verdict]:
+    def missed(self) -> int:
         """Runs in which the fault that was ordered did not happen."""
-        return [one for one in self.verdicts if one.order.fault and not one.fired]
+        return sum(one.order.fault is not None and not one.fired for one in self.verdicts)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether something was looked at, and nothing was found. Of two faults, the first must happen."""
+        return bool(self.found) and not (self.violations or self.missed or self.broken_pairs or self.pairs[0])
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Runs by port and kind."""
@@ -42,33 +50,38 @@ class Report:
         for one in self.verdicts:
             if one.order.fault:
                 counts.setdefault(one.order.fault.boundary.port, Counter())[one.order.fault.kind] += 1
-        return {port: dict(count) for port, count in counts.items()}
+        return {port: dict(count) for port, count in sorted(counts.items())}
 
     def as_json(self) -> dict[str, object]:
         return {
+            "seed": self.seed,
             "boundaries_found": len(self.found),
             "boundaries_tested": self.tested,
             "runs": len(self.verdicts),
-            "runs_by_port": self.counted(),
-            "on_sqlite": sum(one.order.sqlite for one in self.verdicts),
-            "logins": sum(one.logins for one in self.verdicts),
-            "violations": len(self.violations),
-            "did_not_fire": len(self.missed),
+            "runs_on_sqlite": sum(one.order.sqlite for one in self.verdicts),
+            "runs_by_port_and_kind": self.counted(),
+            "logins_of_customers": sum(one.logins for one in self.verdicts),
             "longest_to_rest": round(max((one.resumed for one in self.verdicts), default=0.0), 1),
-            "seed": self.seed,
+            "faults_that_did_not_happen": self.missed + self.pairs[0],
+            "violations": self.violations,
             "seconds": round(self.seconds, 1),
+            "pairs": sum(self.pairs.values()),
+            "pairs_of_which_both_happened": self.pairs[2],
+            "violations_of_pairs": self.broken_pairs,
+            "seconds_of_pairs": round(self.pair_seconds, 1),
         }
 
     def lines(self) -> list[str]:
         """For a person."""
         told = self.as_json()
-        counts = self.counted()
-        table = [f"  {port:8} " + "  ".join(f"{kind} {count}" for kind, count in sorted(counts[port].items())) for port in sorted(counts)]
+        table = [f"  {port:8}" + "".join(f"  {kind} {count}" for kind, count in sorted(kinds.items())) for port, kinds in self.counted().items()]
         return [
             f"boundaries: {told['boundaries_found']} found, {told['boundaries_tested']} tested",
-            f"runs: {told['runs']}, of which {told['on_sqlite']} on SQLite, in {told['seconds']} s (seed {self.seed})",
+            f"runs of real workers: {told['runs']}, {told['runs_on_sqlite']} of them on SQLite, in {told['seconds']} s (seed {self.seed})",
             *table,
-            f"logins of customers: {told['logins']}; longest from a fault to rest: {told['longest_to_rest']} s",
-            f"faults that did not happen: {told['did_not_fire']}",
-            f"violations: {told['violations']}",
+            f"logins of customers: {told['logins_of_customers']}; longest from a fault to rest: {told['longest_to_rest']} s",
+            f"pairs of faults, in process: {told['pairs']}, both happened in {told['pairs_of_which_both_happened']}, "
+            f"in {told['seconds_of_pairs']} s",
+            f"faults that did not happen: {told['faults_that_did_not_happen']}",
+            f"violations: {self.violations + self.broken_pairs}",
         ]

@@ -47,10 +47,10 @@ class CrashRig(Rig):
         self._nursery = nursery
         self.journal = directory / "journal"
 
-    def start_crashing_worker(self, fault: Fault | None, chance: float) -> Process:
-        """A worker that meets with the fault, or with none and only writes the journal."""
+    def start_crashing_worker(self, application: str, fault: Fault | None, chance: float) -> Process:
+        """A worker, with what this module makes of it, that meets with the fault, or with none and only writes the journal."""
         order = ordered(fault, self.journal, self._servers(), chance)
-        return self._forked("crashing", ["worker", "--name", "crashing"], order, "tests.crash.application")
+        return self._forked("crashing", ["worker", "--name", "crashing"], order, application)
 
     def _servers(self) -> dict[str, int]:
         """Where each port's other side is."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from tests.rigs import CustomersServer
     from worker.sandbox.fleet import Tenant
 
+CRASHING = "tests.crash.application"
+"""The module that is the crashing worker."""
 TABLES = "tables"
 """The store that all stores on PostgreSQL are copies of."""
 ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
@@ -53,6 +55,7 @@ class Order:
     scenario: str
     fault: Fault | None = None
     sqlite: bool = False
+    worker: str = CRASHING
 
     def __str__(self) -> str:
         return f"{self.scenario}: {self.fault or 'no fault'}" + (" (SQLite)" if self.sqlite else "")
@@ -124,7 +127,7 @@ def _watched(order: Order, rig: CrashRig, neighbour: Tenant) -> tuple[float, int
     accepted = scenario.begin(rig, subject)
     chance = random.Random(order.number).random()  # noqa: S311 - the same each time
     with Witness(rig.vercel, {subject.spec.external_id: scenario.grace}) as witness:
-        worker = rig.start_crashing_worker(order.fault, chance)
+        worker = rig.start_crashing_worker(order.worker, order.fault, chance)
         rig.start_beat()
         if order.fault is not None:
             rig.wait("the fault happens, or all is over", lambda: journal.has_fired(rig.journal) or _is_at_rest(rig, subject.id))

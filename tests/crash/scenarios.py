@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, lifecycle, requests
-from rotation.states import AttemptState, RotationState, Trigger
+from rotation.states import AttemptState, Trigger
 from rotation.store.tables import resources
 from tests.crash.rig import GRACE
 from worker.sandbox.vercel_faults import answered
@@ -63,14 +63,15 @@ def emergency(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
     rig.vercel.script([answered(500, applies=secrets.randbelow(2) == 0), answered(400, applies=False)])
     passed = rig.trigger(resource)
     prompt = replace(rig.ports, entropy=Prompt())
+
+    def is_stuck() -> bool:
+        driver.advance(lifecycle.STORY, passed, prompt)
+        states = [one.state for one in rig.attempts(passed)]
+        return states == [AttemptState.UNKNOWN, AttemptState.NOT_APPLIED]
+
     driver.advance(lifecycle.STORY, passed, rig.ports)
-    rig.wait("its push was refused", lambda: driver.advance(lifecycle.STORY, passed, prompt) and _is_stuck(rig, passed))
+    rig.wait("its push was refused", is_stuck)
     return passed, rig.trigger(resource, Trigger.EMERGENCY)
-
-
-def _is_stuck(rig: CrashRig, rotation_id: str) -> bool:
-    states = [one.state for one in rig.attempts(rotation_id)]
-    return states == [AttemptState.UNKNOWN, AttemptState.NOT_APPLIED] and rig.rotation(rotation_id).state is RotationState.OFFERED
 
 
 def again(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
