@@ -75,6 +75,7 @@ from worker.sandbox.vercel import serve
 serve(lambda vercel: print(vercel.url, flush=True), admin_token=sys.argv[1], per_minute=None)
 """
 
+
 @dataclass(frozen=True, slots=True)
 class CustomersServer:
     """A database server with customers' databases, and the login that we manage it with."""

@@ -35,6 +35,7 @@ PAIRS_FOR_A_RUN = 25
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     report = Report(options.seed)
+    pairs.quiet()
     _in_process(report, options)
     _with_real_workers(report, options)
     sys.stdout.write(json.dumps(report.as_json(), indent=2) + "\n" if options.json else "\n".join(report.lines()) + "\n")

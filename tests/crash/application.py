@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tests.crash.boundaries import STORE, Fault
 from tests.crash.injector import Injector
 from tests.crash.journal import ORDER, Journal
-from worker import process, tasks
+from worker import hints, process, tasks
 from worker.app import app
 from worker.settings import load
 
@@ -51,7 +51,10 @@ class Surroundings:
 
 
 _here = Surroundings(os.environ)
-tasks.ports = _here.ports
 process.store = _here.store
-tasks.send = _here.injector.broker("send", tasks.send)
-tasks.depth = _here.injector.broker("depth", tasks.depth)
+for name, stand_in in {
+    "ports": _here.ports,
+    "send": _here.injector.broker("send", hints.send),
+    "depth": _here.injector.broker("depth", hints.depth),
+}.items():
+    setattr(tasks, name, stand_in)  # the names by which the tasks reach what is outside

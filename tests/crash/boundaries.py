@@ -62,6 +62,10 @@ class Boundary:
         gives = f" (gives {self.gives})" if self.gives else ""
         return f"{self.port}.{self.method}{nth}{gives}, {self.where}"
 
+    @classmethod
+    def read(cls, written: dict[str, Any]) -> Boundary:
+        return cls(**written)
+
     def may_become(self, other: Boundary) -> bool:
         """Whether this call, before it is made, may turn out to be that one: what it will give is not known yet."""
         same = (self.port, self.method, self.nth) == (other.port, other.method, other.nth)
@@ -85,7 +89,7 @@ class Fault:
 
     @classmethod
     def read(cls, written: dict[str, Any]) -> Fault:
-        return cls(Boundary(**written["boundary"]), Position(written["position"]), Kind(written["kind"]))
+        return cls(Boundary.read(written["boundary"]), Position(written["position"]), Kind(written["kind"]))
 
 
 def faults_at(boundary: Boundary) -> list[Fault]:

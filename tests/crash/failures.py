@@ -20,7 +20,9 @@ class Gives:
     answer: object
 
 
-def failure(port: str, method: str, position: Position, kind: Kind) -> RolloverError | Gives | None:
+def failure(  # noqa: PLR0911  # a table: one line for each port reads best
+    port: str, method: str, position: Position, kind: Kind
+) -> RolloverError | Gives | None:
     """How it fails. None: it cannot, its adapter makes do without the other side."""
     why = f"{kind} {position} {port}.{method}"
     match port:

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tests.crash.boundaries import BROKER, ENGINE, LIMITER, SEALER, SINK, STORE, Boundary, Fault, Kind, Position
+from tests.crash.boundaries import BROKER, ENGINE, LIMITER, SEALER, SINK, STORE, Fault, Kind, Position
 from tests.crash.cables import cut
 from tests.crash.failures import Gives, failure
 from tests.crash.hands import Hands
@@ -149,5 +149,3 @@ class Watched:
 def _die(after: float = 0.0) -> None:
     time.sleep(after)
     os.kill(os.getpid(), signal.SIGKILL)
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.crash.boundaries import Boundary
 
@@ -49,7 +49,7 @@ class Journal:
 
 def passed(path: Path) -> list[Boundary]:
     """The boundaries that a worker passed, each once, in the order in which it came to them."""
-    return list(dict.fromkeys(Boundary(**line) for line in _lines(path) if FIRED not in line))
+    return list(dict.fromkeys(Boundary.read(line) for line in _lines(path) if FIRED not in line))
 
 
 def has_fired(path: Path) -> bool:
@@ -57,7 +57,7 @@ def has_fired(path: Path) -> bool:
     return any(FIRED in line for line in _lines(path))
 
 
-def _lines(path: Path) -> list[dict[str, object]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -57,8 +57,7 @@ class Lanes:
                 line.send(waiting.pop())
                 at_work += 1
         while at_work:
-            for line in connection.wait(list(self._lanes)):
-                assert isinstance(line, connection.Connection)
+            for line in [one for one in self._lanes if one in connection.wait(list(self._lanes))]:
                 yield line.recv()
                 at_work -= 1
                 if waiting:

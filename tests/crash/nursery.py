@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from tests.processes import Process
 
@@ -85,11 +85,13 @@ class Nursery:
 class Forked(Process):
     """A process out of the nursery. It is ended by SIGKILL: what it leaves behind is what the run has judged already."""
 
-    def __init__(self, name: str, nursery: Nursery, arguments: Sequence[str], environment: Mapping[str, str], log: Path, *first: str) -> None:
+    def __init__(
+        self, name: str, nursery: Nursery, arguments: Sequence[str], environment: Mapping[str, str], log: Path, *first: str
+    ) -> None:
         self.name = name
         self.log = log
         self.command = tuple(arguments)
-        self._child = Child(nursery, nursery.start(arguments, environment, log, first))
+        self._child = ForkedChild(nursery, nursery.start(arguments, environment, log, first))
 
     def ask_to_end(self) -> None:
         self.kill()
@@ -98,8 +100,8 @@ class Forked(Process):
         self.kill()
 
 
-class Child:
-    """As much of `subprocess.Popen` as `Process` needs."""
+class ForkedChild:
+    """What `subprocess.Popen` would be for it: its parent is the nursery, which alone learns how it ended."""
 
     def __init__(self, nursery: Nursery, pid: int) -> None:
         self.pid = pid
@@ -150,11 +152,11 @@ def _tend(line: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _be(asked: dict[str, list[str]]) -> NoReturn:
+def _be(asked: dict[str, Any]) -> NoReturn:
     """Become the process that was asked for."""
     die_with_the_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    output = os.open(str(asked["log"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    output = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
         os.dup2(output, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -283,11 +283,11 @@ def pairs() -> Iterator[Pair]:
 
 def outcomes(chosen: Sequence[Pair], seed: int, processes: int) -> Iterator[Outcome]:
     """Play them side by side. To be called while the process has one thread."""
-    with multiprocessing.get_context("fork").Pool(processes, _quiet) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, quiet) as pool:
         yield from pool.imap_unordered(partial(outcome, seed=seed), chosen, chunksize=50)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Nobody reads the log lines of thousands of histories."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -74,14 +74,15 @@ class Report:
     def lines(self) -> list[str]:
         """For a person."""
         told = self.as_json()
-        table = [f"  {port:8}" + "".join(f"  {kind} {count}" for kind, count in sorted(kinds.items())) for port, kinds in self.counted().items()]
+        counted = self.counted().items()
+        table = [f"  {port:8}" + "".join(f"  {kind} {count}" for kind, count in sorted(kinds.items())) for port, kinds in counted]
+        both = f"both happened in {told['pairs_of_which_both_happened']}, in {told['seconds_of_pairs']} s"
         return [
             f"boundaries: {told['boundaries_found']} found, {told['boundaries_tested']} tested",
             f"runs of real workers: {told['runs']}, {told['runs_on_sqlite']} of them on SQLite, in {told['seconds']} s (seed {self.seed})",
             *table,
             f"logins of customers: {told['logins_of_customers']}; longest from a fault to rest: {told['longest_to_rest']} s",
-            f"pairs of faults, in process: {told['pairs']}, both happened in {told['pairs_of_which_both_happened']}, "
-            f"in {told['seconds_of_pairs']} s",
+            f"pairs of faults, in process: {told['pairs']}, {both}",
             f"faults that did not happen: {told['faults_that_did_not_happen']}",
             f"violations: {self.violations + self.broken_pairs}",
         ]

@@ -39,9 +39,7 @@ class CrashRig(Rig):
 
     look = 0.15
 
-    def __init__(
-        self, directory: Path, customers: Sequence[CustomersServer], store_url: str | None, nursery: Nursery, number: int
-    ) -> None:
+    def __init__(self, directory: Path, customers: Sequence[CustomersServer], store_url: str | None, nursery: Nursery, number: int) -> None:
         super().__init__(directory, customers, store_url)
         self.numbers = itertools.count(number * 10)  # other lanes make tenants on the same server
         self._nursery = nursery

@@ -6,19 +6,20 @@ import random
 import tempfile
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import exists, make_url, or_, select
 
 from rotation.states import Stage
 from rotation.store.migration import migrate
 from rotation.store.rules import ENDED_STATES
 from rotation.store.tables import credentials, rotations
-from tests.acceptance.conftest import CUSTOMERS, STORE
+from tests.acceptance.conftest import CUSTOMERS
 from tests.crash import journal
 from tests.crash.boundaries import Boundary, Fault, Kind
 from tests.crash.rig import GRACE, CrashRig
@@ -33,6 +34,7 @@ from worker.sandbox.postgresql import PrivatePostgresql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rotation.model import Resource
     from tests.crash.nursery import Nursery
     from tests.processes import Process
     from tests.rigs import CustomersServer
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 CRASHING = "tests.crash.application"
 """The module that is the crashing worker."""
+QUICK = {**CUSTOMERS, "autovacuum": "off"}
+"""It is workers that die here, never a server: what these write need not be on the disk."""
 TABLES = "tables"
 """The store that all stores on PostgreSQL are copies of."""
 ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
@@ -89,8 +93,8 @@ class Servers:
         """Servers of our own, with all that can be made ready once."""
         with (
             tempfile.TemporaryDirectory(prefix="crash") as place,
-            PrivatePostgresql(Path(place) / "customers", settings=CUSTOMERS) as customers,
-            PrivatePostgresql(Path(place) / "store", settings=STORE) as store,
+            PrivatePostgresql(Path(place) / "customers", settings=QUICK) as customers,
+            PrivatePostgresql(Path(place) / "store", settings=QUICK) as store,
         ):
             server = prepared("customers", customers, Path(place))
             (tenant,) = fleet.tenants(1, MachineEntropy())
@@ -102,27 +106,43 @@ class Servers:
             migrate(make_url(store.superuser_url(TABLES)))
             yield cls(server, store, bystanders)
 
+    @contextmanager
+    def new_store(self, number: int) -> Iterator[str]:
+        """The URL of a store on PostgreSQL, empty but for its tables."""
+        name = f"store{number}"
+        with psycopg.connect(self.store.superuser_url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TABLES}")
+            yield self.store.superuser_url(name)
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def forget(self, database: str) -> None:
+        """A customer's database goes: there will be hundreds."""
+        with psycopg.connect(self.customers.postgresql.superuser_url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+
 
 def run(order: Order, servers: Servers, lane: int, nursery: Nursery) -> Verdict:
     """Let it happen. Everything but the servers is the run's own, and gone when it ends."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="crash") as directory, CrashRig(
-        Path(directory), [servers.customers], None if order.sqlite else _new_store(servers.store, order.number), nursery, order.number
-    ) as rig:
+    with ExitStack() as world:
+        directory = Path(world.enter_context(tempfile.TemporaryDirectory(prefix="crash")))
+        store_url = None if order.sqlite else world.enter_context(servers.new_store(order.number))
+        rig = world.enter_context(CrashRig(directory, [servers.customers], store_url, nursery, order.number))
+        resumed, logins, story = 0.0, 0, ""
         try:
-            watched = _watched(order, rig, servers.bystanders[lane])
+            (subject,) = rig.add(grace=GRACE)
+            world.callback(servers.forget, subject.spec.database.name)
+            (bystander,) = rig.register([servers.bystanders[lane]], servers.customers)
+            resumed, logins = _watched(order, rig, subject, bystander)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's verdict
             story = "".join(traceback.format_exception(error)[-3:]) + rig.story() + "\n" + rig.last_words()
-            return Verdict(order, journal.has_fired(rig.journal), time.monotonic() - began, 0.0, 0, story=story)
         passed = tuple(journal.passed(rig.journal)) if order.fault is None else ()
-        return Verdict(order, journal.has_fired(rig.journal), time.monotonic() - began, *watched, passed)
+        return Verdict(order, journal.has_fired(rig.journal), time.monotonic() - began, resumed, logins, passed, story)
 
 
-def _watched(order: Order, rig: CrashRig, neighbour: Tenant) -> tuple[float, int]:
+def _watched(order: Order, rig: CrashRig, subject: Resource, bystander: Resource) -> tuple[float, int]:
     """The run itself. Gives how long the world took to come to rest after the fault, and how often its customer logged in."""
     scenario = SCENARIOS[order.scenario]
-    (subject,) = rig.add(grace=GRACE)
-    (bystander,) = rig.register([neighbour], rig.customers[0])
     before = rig.snapshot(bystander)
     accepted = scenario.begin(rig, subject)
     chance = random.Random(order.number).random()  # noqa: S311 - the same each time
@@ -137,7 +157,8 @@ def _watched(order: Order, rig: CrashRig, neighbour: Tenant) -> tuple[float, int
         rig.wait("everything has come to rest", lambda: _is_at_rest(rig, subject.id), RESUMED_SECONDS)
         rested = time.monotonic()
         rig.wait("the customer has logged in", lambda: witness.accepted)
-    assert_kept(rig, witness, subject, bystander, before, accepted)
+    assert_kept(rig, witness, subject, accepted)
+    assert rig.snapshot(bystander) == before, "I11: something of another resource was touched"
     return rested - happened, witness.accepted
 
 
@@ -156,10 +177,3 @@ def _is_at_rest(rig: CrashRig, resource_id: str) -> bool:
     )
     with rig.store.database.reading() as connection:
         return bool(connection.scalar(select(exists().where(mine) & ~moving)))
-
-
-def _new_store(server: PrivatePostgresql, number: int) -> str:
-    name = f"store{number}"
-    with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TABLES}")
-    return server.superuser_url(name)

@@ -83,5 +83,10 @@ def again(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
 
 SCENARIOS = {
     one.name: one
-    for one in (Scenario("schedule", schedule), Scenario("failure", failure), Scenario("emergency", emergency, NOTHING), Scenario("again", again))
+    for one in (
+        Scenario("schedule", schedule),
+        Scenario("failure", failure),
+        Scenario("emergency", emergency, NOTHING),
+        Scenario("again", again),
+    )
 }

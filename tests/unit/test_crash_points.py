@@ -95,11 +95,15 @@ def test_a_journal_that_was_never_begun_is_empty(tmp_path: Path) -> None:
 
 
 def test_connections_to_one_port_are_cut_and_others_go_on() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
-        with socket.create_connection(server.getsockname()) as lost, socket.create_connection(other.getsockname()) as kept:
-            ends = server.accept()[0], other.accept()[0]
-            assert cut(server.getsockname()[1]) == 1
-            assert lost.recv(1) == b""
-            with ends[0], ends[1]:
-                ends[1].sendall(b"x")
-                assert kept.recv(1) == b"x"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.create_connection(server.getsockname()) as lost,
+        socket.create_connection(other.getsockname()) as kept,
+        server.accept()[0],
+        other.accept()[0] as far_end,
+    ):
+        assert cut(server.getsockname()[1]) == 1
+        assert lost.recv(1) == b""
+        far_end.sendall(b"x")
+        assert kept.recv(1) == b"x"
