@@ -19,6 +19,11 @@ COMPUTED = frozenset({(ENGINE, "mint"), (SINK, "render"), (SEALER, "seal"), (SEA
 NEVER_FAIL = frozenset({(ENGINE, "mint"), (SEALER, "seal"), (LIMITER, "reserve"), (LIMITER, "learn")})
 """Calls for which the port names no error."""
 
+READS = frozenset(
+    {"due_resources", "server", "may_send", "check", "parity", "usage", "prove_refused", "list_logins", "clock", "resource_exists", "depth"}
+)
+"""Calls that change nothing, so that there is no doubt about what they did."""
+
 
 class Position(StrEnum):
     """When it happens."""
@@ -93,13 +98,24 @@ class Fault:
 
 
 def faults_at(boundary: Boundary) -> list[Fault]:
-    """Everything that can go wrong there.
+    """Everything that can go wrong there, each once.
 
-    A call that is only computed changes nothing outside, so that before, lost and after are one: a kill there stands for all three. Its
-    answer cannot be lost, and it has no connection to be cut.
+    * A call that is only computed changes nothing outside, so that before, lost and after are one; it has no other side to wait for.
+    * A call that changes nothing has no answer whose loss would matter: lost is as before.
+    * An error or a time-out after a call is one before the next call to the same port, which is a boundary of its own.
     """
     call = boundary.port, boundary.method
-    kinds = [kind for kind in Kind if kind is not Kind.ERROR or call not in NEVER_FAIL]
-    if call in COMPUTED:
-        return [Fault(boundary, Position.BEFORE, kind) for kind in kinds if kind in (Kind.KILL, Kind.ERROR)]
-    return [Fault(boundary, position, kind) for kind in kinds for position in Position]
+    return [
+        Fault(boundary, position, kind)
+        for kind in Kind
+        for position in Position
+        if not (kind is Kind.ERROR and call in NEVER_FAIL)
+        and not (call in COMPUTED and (position is not Position.BEFORE or kind in (Kind.RESET, Kind.TIMEOUT)))
+        and not (position is Position.LOST and changes_nothing(boundary))
+        and not (position is Position.AFTER and kind in (Kind.ERROR, Kind.TIMEOUT))
+    ]
+
+
+def changes_nothing(boundary: Boundary) -> bool:
+    """Whether the call leaves everything outside as it was."""
+    return boundary.method in READS or (boundary.port, boundary.method) in COMPUTED or boundary.gives == "none"

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from rotation.errors import Fault as InputFault
 from rotation.errors import Invalid, OutcomeUnknown, Refused, RolloverError, Unavailable
 from rotation.model import PushOutcome, PushVerdict
-from tests.crash.boundaries import BROKER, ENGINE, LIMITER, SEALER, SINK, Kind, Position
-
-READS = frozenset({"due_resources", "server", "check", "parity", "usage", "prove_refused", "list_logins", "clock"})
-"""Calls that change nothing, so that there is no doubt about what they did."""
+from tests.crash.boundaries import BROKER, ENGINE, LIMITER, READS, SEALER, SINK, Kind, Position
 
 
 @dataclass(frozen=True, slots=True)

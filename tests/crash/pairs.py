@@ -22,7 +22,7 @@ from rotation.errors import OutcomeUnknown, RolloverError, Unavailable
 from rotation.model import Policy
 from rotation.states import RotationState, Trigger
 from rotation.store.rules import ENDED_STATES
-from tests.crash.boundaries import COMPUTED, ENGINE, LIMITER, SEALER, SINK, STORE, Boundary, Kind, Position, faults_at
+from tests.crash.boundaries import ENGINE, LIMITER, SEALER, SINK, STORE, Boundary, Kind, Position, faults_at
 from tests.crash.failures import Gives, failure
 from tests.crash.hands import Hands
 from tests.fakes import sink as answers
@@ -156,7 +156,7 @@ class Doubtful(World):
     def _happens(self, boundary: Boundary) -> Kind:
         """The next fault is here and now."""
         point = self.still.pop(0)
-        kind = self.draw.choice([one.kind for one in faults_at(point.boundary) if one.position is point.position or one.kind is Kind.KILL])
+        kind = self.draw.choice([one.kind for one in faults_at(point.boundary) if one.position is point.position])
         self.happened += 1
         self.told.append(f"{self.clock.now():%d %H:%M:%S} {kind} {point.position} {boundary}")
         return kind
@@ -204,6 +204,11 @@ def _failure(world: Doubtful) -> None:
     world.rotate()
 
 
+def _missing(world: Doubtful) -> None:
+    world.sink.answers(answers.MISSING)
+    world.rotate()
+
+
 def _emergency(world: Doubtful) -> None:
     """One push without an answer, the next refused, and somebody who cannot wait."""
     world.sink.answers(answers.APPLIED_BUT_UNKNOWN, answers.REFUSED)
@@ -220,7 +225,13 @@ def _again(world: Doubtful) -> None:
     requests.push_again(world.resource_id, "test", "a test wants it", world.ports)
 
 
-SCENARIOS: dict[str, Callable[[Doubtful], None]] = {"schedule": _schedule, "failure": _failure, "emergency": _emergency, "again": _again}
+SCENARIOS: dict[str, Callable[[Doubtful], None]] = {
+    "schedule": _schedule,
+    "failure": _failure,
+    "missing": _missing,
+    "emergency": _emergency,
+    "again": _again,
+}
 
 
 def play(scenario: str, points: Sequence[Point] = (), seed: str = "") -> Doubtful:
@@ -266,7 +277,7 @@ def points_of(scenario: str) -> list[Point]:
     return [
         Point(boundary, position)
         for boundary in play(scenario).passed
-        for position in ([Position.BEFORE] if (boundary.port, boundary.method) in COMPUTED else list(Position))
+        for position in dict.fromkeys(fault.position for fault in faults_at(boundary))
     ]
 
 

@@ -58,6 +58,12 @@ def failure(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
     return (rig.trigger(resource),)
 
 
+def missing(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
+    """Vercel says once that it does not know the resource, and when asked about the resource itself, that it does."""
+    rig.vercel.script([answered(404, applies=False)])
+    return (rig.trigger(resource),)
+
+
 def emergency(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
     """A push got no answer, and the same values are refused since: an emergency goes past it, and settles before it completes."""
     rig.vercel.script([answered(500, applies=secrets.randbelow(2) == 0), answered(400, applies=False)])
@@ -86,6 +92,7 @@ SCENARIOS = {
     for one in (
         Scenario("schedule", schedule),
         Scenario("failure", failure),
+        Scenario("missing", missing),
         Scenario("emergency", emergency, NOTHING),
         Scenario("again", again),
     )
