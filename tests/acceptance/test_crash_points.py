@@ -11,7 +11,7 @@ import pytest
 
 from tests.rigs import ROOT, _foreign
 
-ENDS_WITHIN = 100
+ENDS_WITHIN = 240
 AT_THE_PUSH = ("--scenario", "schedule", "--at-once", "2")
 
 

@@ -41,8 +41,8 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether something was looked at, and nothing was found. Of two faults, the first must happen."""
-        return bool(self.found) and not (self.violations or self.missed or self.broken_pairs or self.pairs[0])
+        """Whether something went wrong, as ordered, and no promise was broken. Of two faults, the first must happen."""
+        return bool(self.tested or self.pairs) and not (self.violations or self.missed or self.broken_pairs or self.pairs[0])
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Runs by port and kind."""

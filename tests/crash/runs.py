@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import exists, make_url, or_, select
+from sqlalchemy import exists, func, make_url, or_, select
 
-from rotation.states import Stage
+from rotation.states import ALIVE_STAGES, Stage
 from rotation.store.migration import migrate
 from rotation.store.rules import ENDED_STATES
 from rotation.store.tables import credentials, rotations
@@ -47,6 +47,8 @@ QUICK = {**CUSTOMERS, "autovacuum": "off"}
 TABLES = "tables"
 """The store that all stores on PostgreSQL are copies of."""
 ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
+MOST_ALIVE = 3
+"""I7: so many logins of a resource are alive at a time, where nothing older was promised a grace."""
 RESUMED_SECONDS = 60.0
 """I4: everything has come to rest so long after the last fault."""
 
@@ -145,19 +147,26 @@ def _watched(order: Order, rig: CrashRig, subject: Resource, bystander: Resource
     scenario = SCENARIOS[order.scenario]
     before = rig.snapshot(bystander)
     accepted = scenario.begin(rig, subject)
-    chance = random.Random(order.number).random()  # noqa: S311 - the same each time
+    chance = random.Random(str(order)).random()  # noqa: S311 - the same each time
+    alive = [0]
+
+    def is_at_rest() -> bool:
+        alive.append(_alive(rig, subject.id))
+        return _is_at_rest(rig, subject.id)
+
     with Witness(rig.vercel, {subject.spec.external_id: scenario.grace}) as witness:
         worker = rig.start_crashing_worker(order.worker, order.fault, chance)
         rig.start_beat()
         if order.fault is not None:
-            rig.wait("the fault happens, or all is over", lambda: journal.has_fired(rig.journal) or _is_at_rest(rig, subject.id))
+            rig.wait("the fault happens, or all is over", lambda: journal.has_fired(rig.journal) or is_at_rest())
         happened = time.monotonic()
         if order.fault is not None and order.fault.kind is Kind.KILL and journal.has_fired(rig.journal):
             _replace(worker, rig)
-        rig.wait("everything has come to rest", lambda: _is_at_rest(rig, subject.id), RESUMED_SECONDS)
+        rig.wait("everything has come to rest", is_at_rest, RESUMED_SECONDS)
         rested = time.monotonic()
         rig.wait("the customer has logged in", lambda: witness.accepted)
     assert_kept(rig, witness, subject, accepted)
+    assert max(alive) <= MOST_ALIVE, f"I7: {max(alive)} logins were alive at a time"
     assert rig.snapshot(bystander) == before, "I11: something of another resource was touched"
     return rested - happened, witness.accepted
 
@@ -166,6 +175,13 @@ def _replace(worker: Process, rig: CrashRig) -> None:
     """The worker is dead, and a supervisor starts another one, which meets with nothing."""
     worker.ended(within=10)
     rig.start_worker("real")
+
+
+def _alive(rig: CrashRig, resource_id: str) -> int:
+    """How many logins of the resource may be there now."""
+    mine = (credentials.c.resource_id == resource_id) & credentials.c.stage.in_(ALIVE_STAGES)
+    with rig.store.database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(credentials).where(mine)) or 0
 
 
 def _is_at_rest(rig: CrashRig, resource_id: str) -> bool:
