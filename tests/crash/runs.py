@@ -32,7 +32,7 @@ from worker.sandbox import fleet
 from worker.sandbox.postgresql import PrivatePostgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rotation.model import Resource
     from tests.crash.nursery import Nursery
@@ -117,10 +117,11 @@ class Servers:
             yield self.store.superuser_url(name)
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def forget(self, database: str) -> None:
-        """A customer's database goes: there will be hundreds."""
+    def forget(self, databases: Sequence[str]) -> None:
+        """Customers' databases go: there will be hundreds."""
         with psycopg.connect(self.customers.postgresql.superuser_url(), autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+            for database in databases:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
 def run(order: Order, servers: Servers, lane: int, nursery: Nursery) -> Verdict:
@@ -129,11 +130,13 @@ def run(order: Order, servers: Servers, lane: int, nursery: Nursery) -> Verdict:
     with ExitStack() as world:
         directory = Path(world.enter_context(tempfile.TemporaryDirectory(prefix="crash")))
         store_url = None if order.sqlite else world.enter_context(servers.new_store(order.number))
+        databases: list[str] = []
+        world.callback(servers.forget, databases)
         rig = world.enter_context(CrashRig(directory, [servers.customers], store_url, nursery, order.number))
         resumed, logins, story = 0.0, 0, ""
         try:
             (subject,) = rig.add(grace=GRACE)
-            world.callback(servers.forget, subject.spec.database.name)
+            databases.append(subject.spec.database.name)
             (bystander,) = rig.register([servers.bystanders[lane]], servers.customers)
             resumed, logins = _watched(order, rig, subject, bystander)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's verdict
