@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rotation import endings, generations, policy
 from rotation.cases import Move
 from rotation.errors import Conflict, LostClaim
+from rotation.holds import held_back
 from rotation.model import Credential, Event, Request, Rotation, Schedule, SealContext, new_id
 from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
 
@@ -275,13 +276,7 @@ def pause(resource_id: str, actor: str, why: str, ports: Ports) -> None:
         if case.resource.state is ResourceState.PAUSED:
             return None, None
         _refuse_unless_active(case.resource)
-        begun = case.open_rotation if case.open_rotation is not None and case.open_rotation.state in BEFORE_OFFER else None
-        return Move(
-            event=Event("resource_paused", actor, why),
-            resource_state=ResourceState.PAUSED,
-            rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered
-            credentials=generations.with_time_to_undo_stopped(case.credentials, case.now),
-        ), None
+        return held_back(case, Event("resource_paused", actor, why)), None
 
     ports.store.amend(resource_id, decide)
 

@@ -49,7 +49,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
     credential = case.credential
     if credential.unblock_until is not None and not _is_over(case):
         return _unblock(case, credential.unblock_until, ports)
-    held = _paused(case) or _too_early(case, ports) or _waits_for_use(case, ports)
+    held = _paused(case) or _too_early(case, ports) or _mended(case) or _waits_for_use(case, ports)
     if held is not None:
         return held
     _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
@@ -68,7 +68,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
 
 def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     """`blocked` to `retired`: end its sessions, remove the login, and prove that it is dead while the current one still logs in."""
-    held = _paused(case)
+    held = _paused(case) or _mended(case)
     if held is not None:
         return held
     credential = case.credential
@@ -84,6 +84,9 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
 
 def discard(case: CredentialCase, ports: Ports) -> Move | Wait:
     """`discarding` to `discarded`: it never reached Vercel, so it may go as soon as nobody can still be creating it."""
+    held = _mended(case)
+    if held is not None:
+        return held
     credential = case.credential
     _engine(case, ports).withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     discarded = _ended(credential, Stage.DISCARDED, driver.store_now(case, ports))
@@ -153,6 +156,12 @@ def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:
             alarm="clocks_disagreed",
         )
     return Wait(until=case.now + (ends_at - ours)) if ours < ends_at else None
+
+
+def _mended(case: CredentialCase) -> Wait | None:
+    """Somebody may be making the login again, and would do so after it was taken away: that is over in a few seconds."""
+    until = case.credential.mending_until
+    return Wait(until=until) if until is not None and case.now < until else None
 
 
 def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
