@@ -82,7 +82,7 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
         return ()
     for finding in seen.findings:
         _tell(finding)
-    _hold(seen, ports)
+    hold_ahead(seen, ports)
     astray = note(seen, ports)
     orphans = seen.of(Kind.ORPHAN, Kind.AHEAD)
     ports.store.note_look(server_name, orphans=len(orphans), again=SOON if astray else None)
@@ -90,12 +90,12 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     return tuple(one.id for one in astray if now >= _tries_again_at(one))
 
 
-def note(seen: Survey, ports: Ports) -> tuple[Credential, ...]:
+def note(seen: Survey, ports: Ports, changed: tuple[Finding, ...] = ()) -> tuple[Credential, ...]:
     """Write down what was seen: who is astray, who no longer is, and who was logged in with. Gives those to be put right, the most
-    needed first.
+    needed first. `changed` are others that are to be put right.
     """
     held = {one for finding in seen.of(Kind.AHEAD) for one in finding.resource_ids}
-    wrong = (finding.credential for finding in seen.of(Kind.LOST, Kind.REVIVED, Kind.CHANGED) if finding.credential is not None)
+    wrong = (one.credential for one in (*seen.of(Kind.LOST, Kind.REVIVED), *changed) if one.credential is not None)
     astray = {one.id: one for one in wrong if one.resource_id not in held or one.stage in ENDED}
     if seen.tried:
         ports.store.note_tried(seen.tried)
@@ -171,14 +171,15 @@ def _remove_again(case: CredentialCase, ports: Ports) -> Event | None:
     return _event("credential_removed_again", credential, "its login was there again after its end was proved")
 
 
-# -- small words
-
-
-def _hold(seen: Survey, ports: Ports) -> None:
+def hold_ahead(seen: Survey, ports: Ports) -> None:
+    """Hold each resource whose server shows a login that is newer than all its rows."""
     for finding in seen.of(Kind.AHEAD):
         for resource_id in finding.resource_ids:
             if hold(resource_id, finding.username, ports):
                 log.warning("resource_held", alarm=True, resource=resource_id, username=finding.username, problem=finding.problem)
+
+
+# -- small words
 
 
 def _tell(finding: Finding) -> None:

@@ -243,12 +243,18 @@ def _repeated(earlier: Request, asked: Asked) -> Received:
 
 def _refuse_unless_active(resource: Resource) -> None:
     match resource.state:
+        case ResourceState.PAUSED if resource.held_because:
+            raise Conflict(_held(resource))
         case ResourceState.PAUSED:
             raise Conflict(f"{resource.name} is paused: `rollover resource resume {resource.name}` first")
         case ResourceState.LEAVING | ResourceState.GONE:
             raise Conflict(f"{resource.name} is {resource.state}: it is not rotated any more")
         case ResourceState.ACTIVE:
             return
+
+
+def _held(resource: Resource) -> str:
+    return f"{resource.name} is held, as {resource.held_because}: `rollover reconcile --after-restore` first"
 
 
 def _compromised(case: ResourceCase, asked: Asked) -> tuple[Credential, ...]:
@@ -289,6 +295,8 @@ def resume(resource_id: str, actor: str, why: str, ports: Ports) -> None:
             return None, None
         if case.resource.state is not ResourceState.PAUSED:
             raise Conflict(f"{case.resource.name} is {case.resource.state}: it cannot be resumed")
+        if case.resource.held_because:
+            raise Conflict(_held(case.resource))
         waiting = case.open_rotation or case.requested_rotation
         return Move(
             event=Event("resource_resumed", actor, why),

@@ -22,6 +22,7 @@ from rotation import driver, generations, policy
 from rotation.cases import Move, Wait
 from rotation.errors import KeyMissing, Refused
 from rotation.model import Event, Login, SealContext
+from rotation.sensitive import Sensitive
 from rotation.states import ALIVE_STAGES, InUse, ResourceState, Stage
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     # The proof needs passwords, the removal does not: a missing key must not keep a login alive.
     engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     old = _login(case, credential, ports)
-    control = None if case.current is None else _login(case, case.current, ports)
+    control = None if case.current is None or case.current.found_at is not None else _login(case, case.current, ports)
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
     retired = _ended(credential, Stage.RETIRED, driver.store_now(case, ports))
     return _gone_with(case, retired, "login refused, no session left, login absent")
@@ -220,6 +221,9 @@ def _keep(case: CredentialCase) -> tuple[str, ...]:
 
 
 def _login(case: CredentialCase, credential: Credential, ports: Ports) -> Login:
+    """What its end is proved with: its own password, or any where that was never known here, as it was found without a row."""
+    if credential.found_at is not None:
+        return Login(credential.username, Sensitive(ports.entropy.bytes(16).hex()))
     if credential.sealed_password is None:
         raise Refused(
             f"the password of {credential.id} was destroyed with its key, so that its end cannot be proved",

@@ -189,7 +189,7 @@ def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, st
         return Finding(Kind.REVIVED, server.name, login.username, problem, row, login, (row.resource_id,))
     if row is not None:
         problem = f"it carries the mark of {row.username}"
-        return Finding(Kind.ORPHAN, server.name, login.username, problem, None, login, (row.resource_id,))
+        return Finding(Kind.ORPHAN, server.name, login.username, problem, None, login)
     whose = [one for one in standings if login.generation and one.resource.spec.database.login_prefix == login.prefix]
     ids = tuple(one.resource.id for one in whose)
     if any(login.generation > one.generations for one in whose):
