@@ -27,7 +27,7 @@ from rotation.errors import LostClaim, OutcomeUnknown, Refused, Unavailable
 from rotation.holds import hold
 from rotation.model import Event, SealContext
 from rotation.states import ALIVE_STAGES, Stage
-from rotation.survey import ENDED, Finding, Kind, get_in, sibling, survey
+from rotation.survey import ENDED, Finding, Kind, get_in, model, survey
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,7 +85,7 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     hold_ahead(seen, ports)
     astray = note(seen, ports)
     orphans = seen.of(Kind.ORPHAN, Kind.AHEAD)
-    ports.store.note_look(server_name, orphans=len(orphans), again=SOON if astray else None)
+    ports.store.note_look(server_name, orphans=len(orphans), again=min(SOON, ports.terms.look) if astray else None)
     now = ports.store.now()
     return tuple(one.id for one in astray if now >= _tries_again_at(one))
 
@@ -138,7 +138,7 @@ def _make_again(case: CredentialCase, ports: Ports) -> Event:
     verifier = _verifier(case, ports)
     names = [one.username for one in case.credentials if one.stage in (Stage.CURRENT, Stage.PREVIOUS, Stage.PENDING)]
     present = frozenset(one.username for one in engine.find_logins(case.resource.server, names, deadline))
-    engine.admit(case.resource, credential, verifier, sibling(credential, case.credentials, present), deadline)
+    engine.admit(case.resource, credential, verifier, model(credential, case.credentials, present), deadline)
     get_in(credential, case.resource, ports, Deadline(ports.clock.monotonic() + ports.terms.call_deadline.total_seconds()))
     return _healed(credential, "its login was changed" if credential.username in present else "its login was gone")
 

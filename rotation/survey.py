@@ -201,20 +201,25 @@ def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, st
 # -- what was changed
 
 
-def sibling(credential: Credential, owed: Sequence[Credential], present: frozenset[str]) -> str | None:
-    """The user name of a login of the same resource that is there, for this one to be like: the current one's, else the newest."""
+def model(credential: Credential, owed: Sequence[Credential], present: frozenset[str]) -> str | None:
+    """The user name of a login of the same resource that is there, for this one to be like: the current one's, else the newest.
+
+    A current one that is there itself is like nobody: what is changed about it on purpose, every later one takes over.
+    """
+    if credential.stage is Stage.CURRENT and credential.username in present:
+        return None
     others = [one for one in owed if one.resource_id == credential.resource_id and one.id != credential.id and one.username in present]
     best = max(others, key=lambda one: (one.stage is Stage.CURRENT, one.generation), default=None)
     return None if best is None else best.username
 
 
 def changes(server: Server, owed: Sequence[Credential], present: frozenset[str], ports: Ports) -> Iterator[Finding]:
-    """What somebody has changed about logins that are there, each compared with one that it should be like, or with itself."""
+    """What somebody has changed about logins that are there: the others compared with the current one, that one with what it must be."""
     engine = ports.engines[server.engine]
     for credential in owed:
         if credential.username not in present:
             continue
-        like = sibling(credential, owed, present) or credential.username
+        like = model(credential, owed, present) or credential.username
         resource = ports.store.resource(credential.resource_id)
         faults = engine.parity(resource, credential.username, like, _deadline(ports))
         own = dict.fromkeys(str(one) for one in faults if one.field != like or like == credential.username)

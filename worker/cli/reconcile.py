@@ -46,7 +46,7 @@ def reconcile(
     It logs in with each that must work, and lists what is lost, revived, changed by hand, or without a row, and what it would do about it.
     Without --apply nothing is changed. Exits with 1 while something is left to do.
     """
-    with session.opened() as here:
+    with session.opened() as here, session.log_lines_to_people():
         servers = here.store.servers() if server is None else (here.store.server(server),)
         found = [_compare(one, here, apply=apply, after_restore=after_restore) for one in servers]
     if as_json:
