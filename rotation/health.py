@@ -85,8 +85,8 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     hold_ahead(seen, ports)
     astray = note(seen, ports)
     orphans = seen.of(Kind.ORPHAN, Kind.AHEAD)
-    ports.store.note_look(server_name, orphans=len(orphans), again=min(SOON, ports.terms.look) if astray else None)
     now = ports.store.now()
+    ports.store.note_look(server_name, orphans=len(orphans), again=_looks_again_in(astray, now, ports))
     return tuple(one.id for one in astray if now >= _tries_again_at(one))
 
 
@@ -183,6 +183,9 @@ def hold_ahead(seen: Survey, ports: Ports) -> None:
 
 
 def _tell(finding: Finding) -> None:
+    """What is found for the first time. That it cannot be put right is told again with each try, an orphan with each look."""
+    if finding.credential is not None and finding.credential.astray_at is not None:
+        return
     told = {"server": finding.server, "username": finding.username, "problem": finding.problem}
     match finding.kind:
         case Kind.LOST:
@@ -191,6 +194,14 @@ def _tell(finding: Finding) -> None:
             log.warning("login_revived", alarm=True, credential=finding.credential and finding.credential.id, **told)
         case Kind.AHEAD | Kind.ORPHAN:
             log.warning("orphan_found", alarm=True, **told)
+
+
+def _looks_again_in(astray: tuple[Credential, ...], now: datetime, ports: Ports) -> timedelta | None:
+    """Sooner than usual where something is to be tried again soon."""
+    if not astray:
+        return None
+    first = min(map(_tries_again_at, astray))
+    return min(max(SOON, first - now), ports.terms.look)
 
 
 def _tries_again_at(credential: Credential) -> datetime:

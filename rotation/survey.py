@@ -84,12 +84,12 @@ def survey(server: Server, ports: Ports, *, tries: int | None = TRIES_A_LOOK) ->
     there = {one.username: one for one in (*marked, *others)}
     lost = [found for one in owed if (found := _lost(one, there.get(one.username), server)) is not None]
     away = {one.username for one in lost}
-    accepted, refused = _log_in([one for one in owed if one.username not in away], server, ports, tries)
+    tried = _log_in([one for one in owed if one.username not in away], server, ports, tries)
     strays = _strays(marked, owed, server, engine, ports)
     return Survey(
-        findings=(*lost, *refused, *strays),
-        tried=(*(one.id for one in accepted), *(one.credential.id for one in refused if one.credential)),
-        recovered=tuple(one for one in accepted if one.astray_at is not None),
+        findings=(*lost, *tried.refused, *strays),
+        tried=tried.ids,
+        recovered=tried.recovered,
         present=frozenset(there),
     )
 
@@ -128,24 +128,36 @@ def _lost(credential: Credential, login: KnownLogin | None, server: Server) -> F
     return Finding(Kind.LOST, server.name, credential.username, problem, credential, login, (credential.resource_id,))
 
 
-def _log_in(
-    owed: Sequence[Credential], server: Server, ports: Ports, tries: int | None
-) -> tuple[tuple[Credential, ...], tuple[Finding, ...]]:
-    """Those that got in, and a finding for each that was refused. A server that does not answer any more ends it."""
-    accepted: list[Credential] = []
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """The credentials that had their turn, what was found of those that were refused, and who was astray before and is no more."""
+
+    ids: tuple[str, ...]
+    refused: tuple[Finding, ...]
+    recovered: tuple[Credential, ...]
+
+
+def _log_in(owed: Sequence[Credential], server: Server, ports: Ports, tries: int | None) -> _Tried:
+    """Log in with those whose turn it is. One that cannot be told has had its turn; a server that hangs ends it for this time."""
+    ids: list[str] = []
     refused: list[Finding] = []
-    deadline = _deadline(ports)
-    for credential in _in_turn(owed, ports)[:tries]:
+    recovered: list[Credential] = []
+    whole = _deadline(ports)
+    for credential in owed if tries is None else _in_turn(owed, ports)[:tries]:
+        deadline = _deadline(ports) if tries is None else whole
+        if deadline.left(ports.clock.monotonic()) <= 0:
+            break
+        ids.append(credential.id)
         try:
-            resource = ports.store.resource(credential.resource_id)
-            if get_in(credential, resource, ports, deadline if tries is not None else _deadline(ports)):
-                accepted.append(credential)
+            get_in(credential, ports.store.resource(credential.resource_id), ports, deadline)
         except Refused as error:
             problem = f"its login is refused: {error}"
             refused.append(Finding(Kind.LOST, server.name, credential.username, problem, credential, None, (credential.resource_id,)))
         except (Unavailable, OutcomeUnknown):
-            break
-    return tuple(accepted), tuple(refused)
+            continue
+        else:
+            recovered += [credential] if credential.astray_at is not None else []
+    return _Tried(tuple(ids), tuple(refused), tuple(recovered))
 
 
 def _in_turn(owed: Sequence[Credential], ports: Ports) -> list[Credential]:

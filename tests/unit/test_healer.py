@@ -253,6 +253,32 @@ def test_a_healing_that_fails_is_tried_again_with_growing_pauses() -> None:
     assert max(pauses) > 60
 
 
+def test_a_login_that_nobody_can_try_has_its_turn_all_the_same() -> None:
+    world = rotated()
+    world.sealer.lose_key("key-1")
+    world.look()
+    assert {one.tried_at for one in world.store.credentials.values()} == {world.clock.now()}
+
+    world.lose(2)
+    world.look()
+
+    assert world.can_log_in(world.credential(2)), "its verifier was sealed with another key"
+    assert world.credential(2).astray_at is None
+
+
+def test_what_is_told_of_a_lost_login_is_told_once() -> None:
+    world = rotated()
+    username = world.credential(2).username
+    world.roles[username] = FakeRole(username, "theirs")
+    with capture_logs() as lines:
+        for _ in range(20):
+            world.look()
+            world.clock.advance(10 * SECOND)
+    told = [line["event"] for line in lines if line.get("alarm")]
+    assert told.count("login_lost") == 1
+    assert 3 <= told.count("login_not_healed") <= 10
+
+
 # What is dead stays dead
 
 

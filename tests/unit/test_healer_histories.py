@@ -154,4 +154,4 @@ def histories(batch: int) -> Iterator[Ailing]:
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_whatever_a_server_loses_or_brings_back_no_promise_is_broken_and_in_the_end_all_is_right(batch: int) -> None:
-    assert sum(world.healed for world in histories(batch)) > COUNT // BATCHES
+    assert sum(world.healed for world in histories(batch)) > COUNT // BATCHES // 2
