@@ -296,7 +296,7 @@ class Rig:
         return (
             rotations,
             [self.attempts(one.id) for one in rotations],
-            [replace(one, last_seen_at=None) for one in self.credentials(resource)],
+            [replace(one, last_seen_at=None, tried_at=None) for one in self.credentials(resource)],
             self.store.views.events(resource.id, limit=10_000),
             roles(self.server_of(resource), resource),
             self.held(resource),
