@@ -132,6 +132,8 @@ class ResourceCase:
     credentials: tuple[Credential, ...]
     keyed_request: Request | None = None
     """An earlier request of this resource with the key that was asked about."""
+    generations: int = 0
+    """The highest generation ever recorded for the resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,10 @@ class Move:
     opens_attempt: AttemptTerms | None = None
     schedule: Schedule | None = None
     resource_state: ResourceState | None = None
+    held_because: str = ""
+    """With `resource_state`: why we hold the resource back ourselves."""
+    found: tuple[Credential, ...] = ()
+    """Logins that were found on a server and get their rows now."""
     unparks: bool = False
     """A push was taken again: the resource's installation is parked no more, right after this is recorded."""
 

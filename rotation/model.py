@@ -161,7 +161,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One database of a customer, with the revision of its spec that applies and the server that it names."""
+    """One database of a customer, with the revision of its spec that applies and the server that it names.
+
+    `held_because` is why we paused it ourselves; nothing where a person did.
+    """
 
     id: str
     state: ResourceState
@@ -169,6 +172,7 @@ class Resource:
     spec: ResourceSpec
     server: Server
     schedule: Schedule = Schedule()
+    held_because: str = ""
 
     @property
     def name(self) -> str:
@@ -183,7 +187,9 @@ class Credential:
     `grace_ends_at` is None while the clock is stopped (not yet previous, or superseded and waiting for the newest rotation).
     `unblock_until` is set when a person gave it a new end: until then a worker that was slower may still block it, so it is let in
     again at once and once more at that time.
-    `last_seen_at` is written by use sampling alone.
+    `last_seen_at` is written by use sampling alone; `astray_at`, `mending_until` and `tried_at` by the healer alone: since when the login
+    is not as its row says, until when somebody may be putting that right, and when it was last logged in with.
+    `found_at` is set on a login that was found on a server without a row, after the store was set back: its password was never known.
     """
 
     id: str
@@ -210,6 +216,10 @@ class Credential:
     tries: int = 0
     problem: str = ""
     last_seen_at: datetime | None = None
+    astray_at: datetime | None = None
+    mending_until: datetime | None = None
+    tried_at: datetime | None = None
+    found_at: datetime | None = None
     fence: int = 0
 
 
@@ -324,11 +334,25 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class KnownLogin:
-    """A login on a server that carries our marker."""
+    """A login on a server; `credential_id` is that of our marker, None where it carries none.
+
+    `prefix` and `generation` are what its name was made of, "" and 0 for a name that we did not make.
+    """
 
     username: str
-    credential_id: str
+    credential_id: str | None
     can_log_in: bool
+    prefix: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A resource, the highest generation ever recorded for it, and whether a rotation of it is open."""
+
+    resource: Resource
+    generations: int
+    under_way: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ QUICK = {
     "CALL_DEADLINE_SECONDS": "1.5",
     "SERVER_ALLOWANCE_SECONDS": "2",
     "HINT_SECONDS": "2",
+    "LOOK_SECONDS": "1",
+    "LOGIN_CHECK_SECONDS": "2",
     "VISIBILITY_TIMEOUT_SECONDS": "10",
     "USAGE_SAMPLE_SECONDS": "1",
     "VERCEL_RATE_PER_MINUTE": "100000",
@@ -308,7 +310,7 @@ class Rig:
         return (
             rotations,
             [self.attempts(one.id) for one in rotations],
-            [replace(one, last_seen_at=None) for one in self.credentials(resource)],
+            [replace(one, last_seen_at=None, tried_at=None) for one in self.credentials(resource)],
             self.store.views.events(resource.id, limit=10_000),
             roles(self.server_of(resource), resource),
             self.held(resource),

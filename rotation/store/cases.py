@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, func, select, text
 
 from rotation.cases import CredentialCase, ResourceCase, RotationCase
 from rotation.errors import NotFound
@@ -145,6 +145,7 @@ LOCKED_CREDENTIALS = (
     .order_by(credentials.c.id)
     .with_for_update(key_share=True)
 )
+GENERATIONS = select(func.coalesce(func.max(credentials.c.generation), 0)).where(credentials.c.resource_id == bindparam("resource_id"))
 KEYED_REQUEST = select(requests).where(requests.c.resource_id == bindparam("resource_id"), requests.c.key == bindparam("request_key"))
 
 
@@ -171,6 +172,7 @@ def _resource(read: Document, spec: ResourceSpec) -> Resource:
         spec=spec,
         server=server_of(decoded(servers, read["server"])),
         schedule=schedule_of(stored),
+        held_because=stored["held_because"] or "",
     )
 
 
@@ -290,4 +292,5 @@ def read_resource_case(connection: Connection, resource_id: str, key: str | None
         requested_rotation=next((one for one in unended if one.state is RotationState.REQUESTED), None),
         credentials=tuple(sorted(alive, key=lambda one: one.generation)),
         keyed_request=None if keyed is None else request_of(keyed),
+        generations=connection.execute(GENERATIONS, place).scalar_one(),
     )

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     Claimable = Rotation | Credential
 
 CLAIM = ("fence", "claimed_until", "hinted_until")
+LOOKED_AT = ("last_seen_at", "astray_at", "mending_until", "tried_at")
+"""What only looking at a login tells: no move writes it."""
 ROTATION_WHOLE = ("revision", "state", "requested_at", "credential_id", "planned_at", "created_at", "verified_at", "offered_at", "ended_at")
 ROTATION_WAIT = ("due_at", "tries", "problem", "advice", "reserved_at", "missing_since")
 CREDENTIAL_WAIT = ("due_at", "tries", "problem")
@@ -55,7 +57,7 @@ def _compare_and_set(table: Table, state: str, columns: Sequence[str]) -> Update
 CREDENTIAL_WHOLE = tuple(
     name
     for name in credentials.c.keys()  # noqa: SIM118 - a collection of columns iterates over columns
-    if name not in {"id", "resource_id", "server", "generation", "username", "last_seen_at", *CLAIM}
+    if name not in {"id", "resource_id", "server", "generation", "username", *LOOKED_AT, *CLAIM}
 )
 _rises = or_(rotations.c.urgent, bindparam("new_urgent", type_=rotations.c.urgent.type))
 
@@ -251,8 +253,8 @@ class Writing:
         return self.held
 
     def _insert_others(self, move: Move) -> None:
-        if move.new_credential is not None:
-            insert_credential(self.connection, move.new_credential)
+        for credential in (*move.found, *((move.new_credential,) if move.new_credential else ())):
+            insert_credential(self.connection, credential)
         if move.new_rotation is not None:
             self.connection.execute(NEW_ROTATION, new_rotation_row(move.new_rotation))
         if move.new_requests:
@@ -267,7 +269,7 @@ class Writing:
     def _write_resource(self, move: Move) -> None:
         columns: dict[str, Any] = {} if move.schedule is None else schedule_columns(move.schedule)
         if move.resource_state is not None:
-            columns["state"] = move.resource_state.value
+            columns |= {"state": move.resource_state.value, "held_because": move.held_because or None}
         if columns:
             place = [resources.c.id == self.resource_id, resources.c.state != ResourceState.GONE.value]
             if self.revision is not None:

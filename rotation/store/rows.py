@@ -93,12 +93,16 @@ def credential_of(row: Row) -> Credential:
         tries=row["tries"],
         problem=row["problem"],
         last_seen_at=row["last_seen_at"],
+        astray_at=row["astray_at"],
+        mending_until=row["mending_until"],
+        tried_at=row["tried_at"],
+        found_at=row["found_at"],
         fence=row["fence"],
     )
 
 
 def credential_columns(value: Credential) -> dict[str, Any]:
-    """What a move writes of a credential: all but its id, resource, generation, name and claim, and when it was last seen."""
+    """What a move writes of a credential: all but its id, resource, generation, name and claim, and what only looking at it tells."""
     return {
         "stage": value.stage.value,
         "sealed_password": value.sealed_password,
@@ -119,6 +123,7 @@ def credential_columns(value: Credential) -> dict[str, Any]:
         "due_at": value.due_at,
         "tries": value.tries,
         "problem": value.problem,
+        "found_at": value.found_at,
     }
 
 

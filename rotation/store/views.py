@@ -24,6 +24,7 @@ from rotation.store.tables import (
     requests,
     resources,
     rotations,
+    servers,
     sightings,
 )
 
@@ -137,6 +138,14 @@ class Status:
     """Installations whose token is refused."""
     failing: int
     """Resources whose last rotation failed."""
+    astray: int
+    """Logins that must work, and do not."""
+    orphans: int
+    """Logins that carry our mark and have no row, as their servers were last looked at."""
+    held: int
+    """Resources that we hold back ourselves, as their servers have newer logins than the store knows."""
+    oldest_look_at: datetime | None
+    """When the server whose logins were not looked at for the longest was looked at."""
     oldest_due_at: datetime | None
     """Since when the longest overdue resource, rotation or credential waits to be moved on."""
 
@@ -238,11 +247,16 @@ class Views:
                 waiting_for_use=_count(connection, _ending(credentials.c.grace_ends_at <= now)),
                 parked=_count(connection, select(installations.c.id).where(installations.c.parked_at.is_not(None))),
                 failing=_count(connection, select(resources.c.id).where(text("failures > 0"), resources.c.state != text("'gone'"))),
+                astray=_count(connection, select(credentials.c.id).where(text("astray_at IS NOT NULL"), credentials.c.stage.in_(_MUST))),
+                orphans=connection.scalar(select(func.coalesce(func.sum(servers.c.orphans), 0))) or 0,
+                held=_count(connection, select(resources.c.id).where(text("state = 'paused'"), resources.c.held_because.is_not(None))),
+                oldest_look_at=connection.scalar(select(func.min(servers.c.looked_at))),
                 oldest_due_at=_oldest(connection, now),
             )
 
 
 _DATED = text("state = 'active' AND next_rotation_at IS NOT NULL")
+_MUST = ("pending", "current", "previous")
 _NOT_CURRENT = "stage IN ('pending', 'previous', 'blocked', 'discarding')"
 
 _current = credentials.alias("present")

@@ -12,6 +12,7 @@ from rotation.model import DOUBTED_FOR, Event, Rotation
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState
 from rotation.store.rules import ENDED_STATES, INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
 from tests.fakes.store_fleet import Fleet
+from tests.fakes.store_mending import Mending
 from tests.fakes.store_moves import Moves
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rotation.ports import Answer
 
 
-class FakeStore(Moves, Fleet):
+class FakeStore(Moves, Fleet, Mending):
     """The Store, in memory. Everything in it may be looked at; the clock is set by hand."""
 
     # Claims
@@ -72,7 +73,7 @@ class FakeStore(Moves, Fleet):
             follow_up=() if behind is None or behind.id == row.id else self._requests_for(behind),
             ahead=self._open_rotation(row.resource_id) if row.state is RotationState.REQUESTED else None,
             version=self._lengths[row.resource_id],
-            generations=max((self.credentials[one].generation for one in self._credentials_of[row.resource_id]), default=0),
+            generations=self._generations(row.resource_id),
         )
 
     def _credential_case(self, row: Credential, claim: Claim) -> CredentialCase:
@@ -196,6 +197,7 @@ class FakeStore(Moves, Fleet):
             requested_rotation=self._requested_rotation(resource_id),
             credentials=self._alive_credentials(resource_id),
             keyed_request=None if keyed is None else self.requests[keyed],
+            generations=self._generations(resource_id),
         )
 
     # What is due

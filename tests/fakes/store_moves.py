@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rotation.errors import Conflict, IllegalMove, LostClaim
 from rotation.model import Attempt, Rotation
 from rotation.states import AttemptState, ResourceState
-from rotation.store.moves import place_of
+from rotation.store.moves import LOOKED_AT, place_of
 from rotation.store.rules import attempt_times, check_credential, check_offered, check_outcome, check_rotation, check_rows
 from tests.fakes.store_memory import Memory
 
@@ -43,13 +43,13 @@ class Moves(Memory):
                 self._draft_rotation(draft, rotation, claimed, places)
         for value in move.credentials:
             self._draft_credential(draft, value, claimed, places)
-        for new in (move.new_rotation, move.new_credential):
+        for new in (move.new_rotation, move.new_credential, *move.found):
             if new is not None and (new.id in self.rotations or new.id in self.credentials):
                 raise Conflict(f"{new.id} exists already")
         if move.new_rotation is not None:
             draft.rotations[move.new_rotation.id] = replace(move.new_rotation, fence=0)
-        if move.new_credential is not None:
-            draft.credentials[move.new_credential.id] = replace(move.new_credential, fence=0, last_seen_at=None)
+        for credential in (*move.found, *((move.new_credential,) if move.new_credential else ())):
+            draft.credentials[credential.id] = replace(credential, fence=0, **dict.fromkeys(LOOKED_AT))
         draft.requests = {one.id: one for one in move.new_requests}
         self._answer(draft, resource_id, move.attempt)
         if move.opens_attempt is not None:
@@ -62,7 +62,12 @@ class Moves(Memory):
             raise IllegalMove(f"resource {resource_id} is gone")
         if (move.resource_state or move.schedule) is not None and read is not None and read.resource.revision != resource.revision:
             raise LostClaim(f"resource {resource_id} was revised since it was read")
-        draft.resource = replace(resource, schedule=move.schedule or resource.schedule, state=move.resource_state or resource.state)
+        draft.resource = replace(
+            resource,
+            schedule=move.schedule or resource.schedule,
+            state=move.resource_state or resource.state,
+            held_because=resource.held_because if move.resource_state is None else move.held_because,
+        )
 
     def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None, places: Places) -> None:
         row = self.rotations.get(value.id)
@@ -76,7 +81,7 @@ class Moves(Memory):
         fence = self._next_fence(draft, row, value, claimed, places)
         if row is not None:
             check_credential(row, value)
-            draft.credentials[row.id] = replace(value, fence=fence, last_seen_at=row.last_seen_at)
+            draft.credentials[row.id] = replace(value, fence=fence, **{name: getattr(row, name) for name in LOOKED_AT})
 
     @staticmethod
     def _next_fence(

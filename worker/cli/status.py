@@ -39,11 +39,16 @@ def status(*, as_json: output.Json = False) -> None:
             ("in use, though over", found.waiting_for_use),
             ("failing", found.failing),
             ("parked", found.parked),
+            ("logins lost", found.astray),
+            ("logins without a row", found.orphans),
+            ("held", found.held),
             ("oldest overdue", "nothing" if oldest is None else output.moment_and_distance(oldest, found.at)),
         )
     )
     if oldest is not None and (found.at - oldest).total_seconds() > LATE_SECONDS:
         output.warn("something is late: do workers run? (`rollover up`, or `rollover worker` and `rollover beat`)")
+    if found.astray or found.orphans or found.held:
+        output.warn("logins are not as the store says: `rollover reconcile` lists them")
     if found.parked:
         output.warn("pushes are held: `rollover installation list` says why")
 
