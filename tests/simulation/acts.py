@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rotation import driver, lifecycle, requests, retirement
+from rotation import driver, health, lifecycle, requests, retirement
 from rotation.errors import LostClaim, Refused, Unavailable
 from rotation.model import Event
 from rotation.requests import Asked, Reception
 from rotation.states import Stage, Trigger
 from tests.simulation import conditions
 from tests.simulation.boundaries import LAST_BOUNDARY
+from tests.simulation.oracle import ENDED_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 GRACES = (None, None, None, timedelta(0), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=9))
-STORIES: Mapping[str, driver.Story[Any]] = {"rotation": lifecycle.STORY, "credential": retirement.STORY}
 BATCH = 100
 
 
@@ -60,7 +60,32 @@ def take_message(world: World) -> None:
 
 def advance(world: World, kind: str, row_id: str, name: str) -> None:
     machine = next(one for one in world.workers if one.name == name)
-    world.start(machine, f"{kind} {row_id[-5:]}", lambda ports: driver.advance(STORIES[kind], row_id, ports))
+    world.start(machine, f"{kind} {row_id[-5:]}", lambda ports: TASKS[kind](world, row_id, ports))
+
+
+def go_on_with_rotation(_: World, row_id: str, ports: Ports) -> None:
+    driver.advance(lifecycle.STORY, row_id, ports)
+
+
+def go_on_with_credential(_: World, row_id: str, ports: Ports) -> None:
+    driver.advance(retirement.STORY, row_id, ports)
+
+
+def look_after(world: World, name: str, ports: Ports) -> None:
+    world.messages.extend(("login", one) for one in health.look_after(name, ports))
+
+
+def heal(_: World, row_id: str, ports: Ports) -> None:
+    health.heal(row_id, ports)
+
+
+TASKS: Mapping[str, Callable[[World, str, Ports], None]] = {
+    "rotation": go_on_with_rotation,
+    "credential": go_on_with_credential,
+    "server": look_after,
+    "login": heal,
+}
+"""What the messages say, as the tasks do it."""
 
 
 def tick(world: World) -> None:
@@ -73,6 +98,7 @@ def sweep(world: World, ports: Ports) -> None:
     store = ports.store
     world.messages.extend(("rotation", one) for one in store.due_rotations(BATCH, urgent=True))
     world.messages.extend(("credential", one) for one in store.due_credentials(BATCH))
+    world.messages.extend(("server", one) for one in store.due_looks(BATCH))
     requests.request_due(ports, BATCH)
     world.messages.extend(("rotation", one) for one in store.due_rotations(BATCH, urgent=False))
 
@@ -214,6 +240,9 @@ def jump(world: World) -> None:
     clocks = [one.clock for one in world.workers] + [world.store_clock] * 3
     chosen = world.draw.randrange(len(clocks) + len(servers))
     if chosen < len(clocks):
+        if seconds:  # two clocks that are wrong by the same cannot be told from right ones: one kind is wrong at a time
+            for one in clocks:
+                one.ahead = one.ahead if (one is world.store_clock) is (clocks[chosen] is world.store_clock) else 0.0
         clocks[chosen].ahead = seconds
         world.tell(f"a clock is {seconds:g} s ahead: {world.name_of(clocks[chosen])}")
     else:
@@ -240,26 +269,32 @@ def late_act(world: World) -> None:
 
 
 def fail_over(world: World) -> None:
-    """A database server goes on without its last commits: a login that was made is gone, one that was removed is back."""
+    """A database server goes on without its last commits: logins that were made are gone, others that were removed are back."""
     server = world.draw.choice(sorted(world.engine.servers))
-    before = world.earlier_roles(server)
-    roles = world.engine.servers[server].roles
+    before, place = world.earlier_roles(server), world.engine.servers[server]
+    world.tell(f"{server} fails over")
     for one in world.rows.credentials.values():
-        if world.server_of[one.resource_id] != server or not world.may_be_undone(one) or one.username not in (*before, *roles):
+        if world.server_of[one.resource_id] != server or (server, one.username) in world.foreign:
             continue
-        world.dirty = True
-        world.tell(f"{server} fails over: {one.username} is {'back' if one.username in before else 'gone'}")
-        if one.username in before:
-            roles[one.username] = before[one.username]
+        was, now = before.get(one.username), place.roles.get(one.username)
+        # A login that was adopted carries no mark of ours, so nobody can tell that one which is back after its end was ours.
+        if was == now or (was is not None and was.marker is None and (one.stage in ENDED_STAGES or not one.adopted)):
+            continue
+        world.tell(f"  {one.username} is {'gone' if was is None else 'as it was'}")
+        if was is None:
+            del place.roles[one.username]
         else:
-            del roles[one.username]
+            place.roles[one.username] = was
+        (world.returned if one.stage in ENDED_STAGES else world.lost).add(one.username)
+    place.sessions.clear()
+    world.dirty = True
 
 
 def clash(world: World) -> None:
     """Somebody else makes a login of the very name that one of ours is to have."""
     for one in world.rows.credentials.values():
         roles = world.engine.servers[world.server_of[one.resource_id]].roles
-        if one.stage is Stage.PENDING and one.username not in roles and world.draw.random() < 0.5:
+        if world.is_planned(one) and one.username not in roles and world.draw.random() < 0.5:
             world.tell(f"somebody else makes a login {one.username}")
             world.add_foreign(world.server_of[one.resource_id], one.username)
 
@@ -331,7 +366,7 @@ ACTS: dict[Callable[[World], None], float] = {
     jump: 2,
     late_push: 8,
     late_act: 5,
-    fail_over: 2,
+    fail_over: 1,
     clash: 0.4,
     limit: 1,
     flush: 1,

@@ -21,10 +21,36 @@ if TYPE_CHECKING:
     from tests.simulation.processes import Machine
     from tests.simulation.world import World
 
-WRITES = ("record_rotation", "record_credential", "open_attempt", "amend")
-READS = ("now", "claim_rotation", "claim_credential", "due_resources", "due_rotations", "due_credentials", "due_servers", "server", "see")
+WRITES = (
+    "record_rotation",
+    "record_credential",
+    "open_attempt",
+    "amend",
+    "note_look",
+    "note_tried",
+    "note_astray",
+    "begin_mending",
+    "end_mending",
+)
+READS = (
+    "now",
+    "claim_rotation",
+    "claim_credential",
+    "due_resources",
+    "due_rotations",
+    "due_credentials",
+    "due_servers",
+    "due_looks",
+    "owed_logins",
+    "credentials_by_id",
+    "standings",
+    "server",
+    "resource",
+    "see",
+)
 ACTS = ("admit", "block", "unblock", "withdraw")
-LOOKS = ("check", "parity", "prove_refused", "list_logins")
+LOOKS = ("check", "parity", "prove_refused")
+LOOKS_AT_SERVERS = ("usage", "list_logins", "find_logins")
 LAST_BOUNDARY = "between the last check and the first byte"
 DRIFT_SECONDS = DRIFT.total_seconds()
 
@@ -80,13 +106,13 @@ class EnginePort:
         self._readings: dict[str, tuple[float, float]] = {}
         self.capabilities = world.engine.capabilities
         self.mint = world.engine.mint
+        self.verifier = world.engine.verifier
         for name in ACTS:
             setattr(self, name, self._act(name))
         for name in LOOKS:
             setattr(self, name, self._look(name))
-
-    def usage(self, server: Server, deadline: Deadline) -> object:
-        return self._look("usage", of_server=True)(server, deadline)
+        for name in LOOKS_AT_SERVERS:
+            setattr(self, name, self._look(name, of_server=True))
 
     def _look(self, name: str, *, of_server: bool = False) -> Callable[..., object]:
         real, world, machine = getattr(self._real, name), self._world, self._machine

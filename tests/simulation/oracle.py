@@ -79,6 +79,15 @@ class Oracle:
         self._check_rows()
         self._check_promised()
 
+    def check_mended(self) -> None:
+        """I3 at rest: what servers had lost is there again, what they had brought back is gone."""
+        world = self._world
+        owed = {one.username for one in world.rows.credentials.values() if one.stage is Stage.CURRENT}
+        if lost := world.lost & owed:
+            raise Violation("I3", f"lost and never made again: {sorted(lost)}")
+        if world.returned:
+            raise Violation("I3", f"brought back and never removed again: {sorted(world.returned)}")
+
     def _check_held(self) -> None:
         sink = self._world.sink
         for key, values in sink.held.items():
@@ -92,7 +101,10 @@ class Oracle:
             return
         username, verifier = self.login(values)
         role = self._world.engine.servers[server].roles.get(username)
-        if role is None or not role.can_log_in or role.verifier != verifier:
+        works = role is not None and role.can_log_in and role.verifier == verifier
+        if works:
+            self._world.lost.discard(username)
+        elif username not in self._world.lost:
             raise Violation("I1", f"{username} {'is gone' if role is None else 'does not log in'}, and {why}")
 
     def _check_rows(self) -> None:
@@ -102,12 +114,8 @@ class Oracle:
         for one in world.rows.credentials.values():
             server = world.server_of[one.resource_id]
             known[server].add(one.username)
-            if (
-                one.stage in ENDED_STAGES
-                and one.username in world.engine.servers[server].roles
-                and (server, one.username) not in world.foreign
-            ):
-                raise Violation("I9", f"{one.username} is {one.stage} and exists")
+            if one.stage in ENDED_STAGES:
+                self._check_ended(one, server)
             if one.stage is Stage.PENDING:
                 if one.resource_id in pending:
                     raise Violation("I7", f"two logins of {one.resource_id} are pending")
@@ -121,6 +129,16 @@ class Oracle:
             if role is None or role.marker is not None or not role.can_log_in:
                 raise Violation("I11", f"somebody else's login {username} was changed")
 
+    def _check_ended(self, one: Credential, server: str) -> None:
+        world = self._world
+        if one.username not in world.engine.servers[server].roles:
+            world.returned.discard(one.username)
+        elif one.username in world.lost:  # it was brought back between the proof of its end and the record of that
+            world.lost.discard(one.username)
+            world.returned.add(one.username)
+        elif one.username not in world.returned and (server, one.username) not in world.foreign:
+            raise Violation("I9", f"{one.username} is {one.stage} and exists")
+
     def _check_promised(self) -> None:
         world = self._world
         now, slack = world.time.seconds, world.clock_slack
@@ -129,7 +147,7 @@ class Oracle:
             if end is None or now >= end - slack or one.unblock_until is not None:
                 continue
             role = world.engine.servers[world.server_of[one.resource_id]].roles.get(one.username)
-            if role is None or not role.can_log_in:
+            if (role is None or not role.can_log_in) and one.username not in world.lost:
                 left = "for as long as Vercel may hold it" if end == FOR_EVER else f"for {end - now:g} s more"
                 raise Violation("I2", f"{one.username} {'is gone' if role is None else 'does not log in'}, but is promised {left}")
 

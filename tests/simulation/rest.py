@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation import driver, requests
+from rotation import requests
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState, Stage
 from rotation.store.rules import ENDED_STATES
 from tests.simulation import acts, conditions
@@ -45,6 +45,7 @@ def rest(world: World) -> None:
         raise Violation("I4", f"not settled: {_under_way(world)}")
     world.dirty = True
     world.check()
+    world.oracle.check_mended()
     _check_punctual(world, began_at)
     _check_ends(world)
     check_trail(world.rows.rotations.values(), world.backing.lines())
@@ -130,7 +131,7 @@ def _sweep(world: World) -> int:
     found = len(world.messages)
     while world.messages:
         kind, row_id = world.messages.popleft()
-        driver.advance(acts.STORIES[kind], row_id, ports)
+        acts.TASKS[kind](world, row_id, ports)
     world.check()
     return found
 
@@ -139,7 +140,9 @@ def _next_due(world: World) -> datetime | None:
     rotations = (one.due_at for one in world.rows.rotations.values() if one.state not in ENDED_STATES)
     credentials = (one.due_at for one in world.rows.credentials.values() if one.stage in ALIVE_STAGES)
     dates = (one.schedule.next_rotation_at for one in world.rows.resources.values() if one.state is ResourceState.ACTIVE)
-    return min((at for at in (*rotations, *credentials, *dates) if at is not None), default=None)
+    astray = world.lost or world.returned
+    looks = [world.time.now() + timedelta(minutes=1)] if astray else []  # nothing else has a date for that
+    return min((at for at in (*rotations, *credentials, *dates, *looks) if at is not None), default=None)
 
 
 def _under_way(world: World) -> list[str]:

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from tests.simulation.stores import SimulatedStore
 
 WORKERS = 3
-BEFORE_THE_CHECK = frozenset({"after engine.admit", "before engine.check"})
-BEFORE_THE_PROOF = frozenset({"after engine.withdraw", "before engine.prove_refused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +111,10 @@ class World:
         self.unsure: list[Callable[[], None]] = []
         self.store_is_down = False
         self.foreign: set[tuple[str, str]] = set()
+        self.lost: set[str] = set()
+        """Logins that a server has lost and nobody has put right: no promise is broken by that until there was time to find out."""
+        self.returned: set[str] = set()
+        """Those that it brought back after their end."""
         self.said_gone: dict[str, list[float]] = defaultdict(list)
         self._earlier: dict[str, deque[dict[str, FakeRole]]] = defaultdict(lambda: deque(maxlen=4))
         self.places: dict[tuple[str, str], tuple[str, str]] = {}
@@ -260,6 +262,9 @@ class World:
             self._note_departure(arguments[0])
             self.oracle.amended(arguments[0])
             return
+        if not name.startswith("record_") and name != "open_attempt":
+            self.tell(f"  {name} {short(str(arguments[0]))}")
+            return
         if name == "open_attempt":
             self.tell(f"  attempt of {short(arguments[0].rotation.id)}")
             return
@@ -321,19 +326,9 @@ class World:
         earlier = self._earlier[server]
         return self.draw.choice(earlier) if earlier else self.engine.servers[server].roles
 
-    def may_be_undone(self, one: Credential) -> bool:
-        """Whether a failover that undoes an act on this login breaks no promise by itself: we would find out before it matters."""
-        if (self.server_of[one.resource_id], one.username) in self.foreign:
-            return False
-        if one.stage is not Stage.PENDING:
-            return one.stage in (Stage.BLOCKED, Stage.DISCARDING) and self._has_yet_to(one.id, BEFORE_THE_PROOF)
-        rotation = next((row for row in self.rows.rotations.values() if row.credential_id == one.id), None)
-        made = rotation is not None and rotation.state in (RotationState.PLANNED, RotationState.CREATED)
-        return made and rotation is not None and self._has_yet_to(rotation.id, BEFORE_THE_CHECK)
-
-    def _has_yet_to(self, row_id: str, boundaries: frozenset[str]) -> bool:
-        """Whether everybody who has the row in hand has yet to look at what the database knows."""
-        return all(one.at in boundaries for one in self.processes.running if one.what.endswith(row_id[-5:]))
+    def is_planned(self, one: Credential) -> bool:
+        """Whether it is on record, and nobody has made its login yet."""
+        return any(row.credential_id == one.id and row.state is RotationState.PLANNED for row in self.rows.rotations.values())
 
     def add_foreign(self, server: str, username: str) -> None:
         """A login that is none of ours."""
