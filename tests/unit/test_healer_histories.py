@@ -102,6 +102,10 @@ class Ailing(Restless):
         self.lost -= right
         self.returned -= {name for name in self.returned if name not in roles}
 
+    def _check_punctual(self, began_at: datetime) -> None:
+        """The end of an old login is proved while the current one gets in: a password that was changed is found when it is tried."""
+        super()._check_punctual(began_at + self.store.terms.login_check + timedelta(minutes=6))
+
     def rest(self) -> None:
         super().rest()
         assert not self.lost, f"never healed: {self.lost}"
