@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import policy
-from rotation.states import ALIVE_STAGES, InUse, RotationState, Stage, Trigger
+from rotation.states import ALIVE_STAGES, MADE_STATES, InUse, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -101,8 +101,8 @@ def released(credential: Credential, now: datetime) -> Credential:
     )
 
 
-def is_owed(credential: Credential, now: datetime, *, offered: bool) -> bool:
-    """Whether the login must work now, so that it is made again when its server has lost it. `offered`: its rotation is.
+def is_owed(credential: Credential, now: datetime, *, made: bool) -> bool:
+    """Whether the login must work now, so that it is made again when its server has lost it. `made`: its rotation has made it before.
 
     One whose grace is over is left to its retirement, unless that only waits for the login's use to end.
     """
@@ -110,7 +110,7 @@ def is_owed(credential: Credential, now: datetime, *, offered: bool) -> bool:
         case Stage.CURRENT:
             return True
         case Stage.PENDING:
-            return offered
+            return made
         case Stage.PREVIOUS:
             in_grace = credential.grace_ends_at is None or now < credential.grace_ends_at
             waits = credential.tries == 0 and credential.due_at is not None and now < credential.due_at
@@ -127,8 +127,8 @@ def may_be_mended(credential: Credential, case: ResourceCase) -> bool:
     if credential.stage in (Stage.RETIRED, Stage.DISCARDED):
         return True
     rotation = case.open_rotation
-    offered = rotation is not None and rotation.state is RotationState.OFFERED and rotation.credential_id == credential.id
-    return not case.resource.held_because and is_owed(credential, case.now, offered=offered)
+    made = rotation is not None and rotation.state in MADE_STATES and rotation.credential_id == credential.id
+    return not case.resource.held_because and is_owed(credential, case.now, made=made)
 
 
 def departure(

@@ -117,5 +117,9 @@ BEFORE_OFFER = frozenset({RotationState.REQUESTED, RotationState.PLANNED, Rotati
 """States in which a new request can still join, and in which giving up is safe."""
 
 
+MADE_STATES = frozenset({RotationState.CREATED, RotationState.VERIFIED, RotationState.OFFERED})
+"""States of a rotation whose new login is there."""
+
+
 ALIVE_STAGES = frozenset({Stage.PENDING, Stage.CURRENT, Stage.PREVIOUS, Stage.BLOCKED, Stage.DISCARDING})
 """Stages whose login may exist in the database."""

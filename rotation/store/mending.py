@@ -15,7 +15,7 @@ from sqlalchemy import and_, bindparam, exists, func, or_, select, text, update
 from rotation.cases import CredentialCase
 from rotation.generations import is_owed, may_be_mended
 from rotation.model import Resource, Standing
-from rotation.states import ResourceState
+from rotation.states import MADE_STATES, ResourceState
 from rotation.store.cases import read_resource_case
 from rotation.store.database import per_dialect
 from rotation.store.rows import credential_of, schedule_of, server_of
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 AT_ONCE = 500
 """How many rows one statement names."""
 
-_offered = exists(
+_made = exists(
     select(rotations.c.id).where(
         rotations.c.resource_id == credentials.c.resource_id,
         text(f"rotations.{OPEN}"),
-        rotations.c.state == text("'offered'"),
+        rotations.c.state.in_(sorted(MADE_STATES)),
         rotations.c.credential_id == credentials.c.id,
     )
 )
 OWED = (
-    select(credentials, _offered.label("offered"))
+    select(credentials, _made.label("made"))
     .join(resources, resources.c.id == credentials.c.resource_id)
     .where(
         credentials.c.server == bindparam("on_server"),
@@ -111,8 +111,8 @@ def owed_logins(database: Database, server: str) -> tuple[Credential, ...]:
     with database.reading() as connection:
         now = database.now_in(connection)
         rows = connection.execute(OWED, {"on_server": server}).mappings()
-        found = ((credential_of(row), bool(row["offered"])) for row in rows)
-        return tuple(one for one, offered in found if is_owed(one, now, offered=offered))
+        found = ((credential_of(row), bool(row["made"])) for row in rows)
+        return tuple(one for one, made in found if is_owed(one, now, made=made))
 
 
 def credentials_by_id(database: Database, ids: Sequence[str]) -> tuple[Credential, ...]:

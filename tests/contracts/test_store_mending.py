@@ -12,7 +12,7 @@ from rotation.cases import Move, Wait
 from rotation.errors import Conflict, IllegalMove, LostClaim
 from rotation.states import ResourceState, Stage
 from tests.store_benches import DAY, MINUTE, begin, complete, register
-from tests.store_samples import SERVER, blocked, completed, credential, event, failed, fresh, present, retired
+from tests.store_samples import SERVER, blocked, completed, credential, event, failed, fresh, present, retired, verified
 
 if TYPE_CHECKING:
     from rotation.cases import ResourceCase
@@ -36,10 +36,12 @@ def previous(bench: Bench, resource: Resource) -> Credential:
 # Which logins must work
 
 
-def test_the_current_login_must_work_and_a_new_one_from_its_offer_on(bench: Bench, resource: Resource) -> None:
+def test_the_current_login_must_work_and_a_new_one_as_soon_as_it_is_made(bench: Bench, resource: Resource) -> None:
     assert stages(bench) == [Stage.CURRENT]
-    case = begin(bench, resource, "planned", "verified")
+    case = begin(bench, resource, "planned")
     assert stages(bench) == [Stage.CURRENT]
+    case = present(bench.store.record_rotation(case, verified(case)))
+    assert stages(bench) == [Stage.CURRENT, Stage.PENDING]
     offered = replace(case.rotation, state=case.rotation.state.OFFERED, offered_at=case.now)
     case = present(bench.store.record_rotation(case, Move(event("rotation_offered"), rotation=offered)))
     assert stages(bench) == [Stage.CURRENT, Stage.PENDING]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rotation.cases import Claim, CredentialCase, Deadline, ResourceCase
 from rotation.generations import is_owed, may_be_mended
 from rotation.model import Standing
-from rotation.states import ResourceState, RotationState
+from rotation.states import MADE_STATES, ResourceState
 from tests.fakes.store_memory import Memory
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ class Mending(Memory):
         with self._lock:
             now = self.now()
             rows = (self.credentials[one] for one in sorted(self._alive))
-            return tuple(row for row in rows if self._is_here(row, server) and is_owed(row, now, offered=self._is_offered(row)))
+            return tuple(row for row in rows if self._is_here(row, server) and is_owed(row, now, made=self._is_made(row)))
 
     def _is_here(self, row: Credential, server: str) -> bool:
         resource = self.resources[row.resource_id]
         return resource.spec.database.server == server and not resource.held_because
 
-    def _is_offered(self, row: Credential) -> bool:
+    def _is_made(self, row: Credential) -> bool:
         rotation = self._open_rotation(row.resource_id)
-        return rotation is not None and rotation.state is RotationState.OFFERED and rotation.credential_id == row.id
+        return rotation is not None and rotation.state in MADE_STATES and rotation.credential_id == row.id
 
     def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
         with self._lock:

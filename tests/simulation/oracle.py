@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rotation.model import Policy, Request, Resource, Rotation
+    from rotation.model import Credential, Policy, Request, Resource, Rotation
     from tests.simulation.world import World
 
 FOR_EVER = float("inf")
