@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rotation.model import Attempt, Credential, Resource, Rotation
+    from rotation.ports import Entropy
     from worker.sandbox.postgresql import PrivatePostgresql
     from worker.sandbox.vercel_world import World
 
@@ -86,15 +87,21 @@ class CustomersServer:
     admin_url_file: Path
 
 
-def prepared(name: str, postgresql: PrivatePostgresql, directory: Path) -> CustomersServer:
+def prepared(name: str, postgresql: PrivatePostgresql, directory: Path, entropy: Entropy | None = None) -> CustomersServer:
     """A running server, made ready once."""
     admin_url_file = directory / f"{name}.url"
-    fleet.make_admin(postgresql, MachineEntropy(), admin_url_file)
+    fleet.make_admin(postgresql, entropy or MachineEntropy(), admin_url_file)
     return CustomersServer(name, postgresql, admin_url_file)
 
 
 class Rig:
     """The parts, all running but for workers and beats. `store_url` None: SQLite. `apart`: the local Vercel is a process, to be frozen."""
+
+    token = TOKEN
+    entropy: Entropy = MachineEntropy()
+    """Of the logins that customers had before."""
+    program = "worker"
+    """The module that workers and beats run."""
 
     def __init__(self, directory: Path, customers: Sequence[CustomersServer], store_url: str | None = None, *, apart: bool = False) -> None:
         self.directory = directory
@@ -121,8 +128,8 @@ class Rig:
     def _start(self) -> None:
         data = self.directory / "data"
         data.mkdir(mode=0o700)
-        create_key_file(data / "rollover.keys")
-        self.broker = self._running.enter_context(PrivateBroker(self.directory / "broker"))
+        self._make_keys(data / "rollover.keys")
+        self.broker = self._running.enter_context(self._new_broker())
         self.vercel_url = self._start_vercel()
         self.environment = self._environment(data)
         settings = load(self.environment)
@@ -132,12 +139,18 @@ class Rig:
         assert isinstance(store, SqlStore)
         self.store = store
         self._running.callback(store.dispose)
-        self.vercel.add_installation(fleet.INSTALLATION, TOKEN.reveal())
-        sealed = self.ports.sealer.seal(TOKEN, SealContext(fleet.INSTALLATION, "", "", "token"))
+        self.vercel.add_installation(fleet.INSTALLATION, self.token.reveal())
+        sealed = self.ports.sealer.seal(self.token, SealContext(fleet.INSTALLATION, "", "", "token"))
         store.add_installation(Installation(fleet.INSTALLATION, sealed), Event("installation_added", ACTOR))
         for one in self.customers:
             server = replace(fleet.server(one.postgresql, one.admin_url_file), name=one.name)
             store.add_server(server, Event("server_added", ACTOR))
+
+    def _make_keys(self, path: Path) -> None:
+        create_key_file(path)
+
+    def _new_broker(self) -> PrivateBroker:
+        return PrivateBroker(self.directory / "broker")
 
     def _start_vercel(self) -> str:
         if not self._apart:
@@ -179,7 +192,7 @@ class Rig:
         return self._start_process(process.name, process.command[4:])
 
     def _start_process(self, name: str, arguments: Sequence[str]) -> Process:
-        command = [sys.executable, "-P", "-m", "worker", *arguments]
+        command = [sys.executable, "-P", "-m", self.program, *arguments]
         process = Process(name, command, self.environment, self.directory / f"{name}-{len(self.processes)}.log")
         self._running.callback(process.end)
         self.processes.append(process)
@@ -223,7 +236,7 @@ class Rig:
     ) -> list[Resource]:
         """Register so many new customers, whose databases are in use already."""
         server = on or self.customers[0]
-        tenants = [replace(one, name=f"{one.name}{next(_numbers)}", push_by=push_by) for one in fleet.tenants(count, MachineEntropy())]
+        tenants = [replace(one, name=f"{one.name}{next(_numbers)}", push_by=push_by) for one in fleet.tenants(count, self.entropy)]
         tenants = [replace(one, login=replace(one.login, username=f"{one.name}_app")) for one in tenants]
         fleet.add_tenants(server.postgresql, tenants)
         added = []
@@ -247,7 +260,7 @@ class Rig:
         values = {"DATABASE_URL": f"postgresql://{login}@{postgresql.host}:{postgresql.port}/{tenant.name}"}
         body = {"secrets": [{"name": name, "value": value} for name, value in values.items()]}
         url = f"{self.vercel_url}/v1/installations/{fleet.INSTALLATION}/resources/{tenant.external_id}/secrets"
-        headers = {"Authorization": f"Bearer {TOKEN.reveal()}"}
+        headers = {"Authorization": f"Bearer {self.token.reveal()}"}
         assert httpx.put(url, json=body, headers=headers, trust_env=False).status_code == httpx.codes.CREATED
 
     def trigger(self, resource: Resource, trigger: Trigger = Trigger.MANUAL, grace: timedelta | None = None) -> str:
