@@ -21,7 +21,7 @@ from rotation import requests
 from rotation.states import Trigger
 from rotation.store.tables import metadata, rotations
 from tests.processes import Process, eventually
-from tests.rigs import PATIENCE
+from tests.rigs import PATIENCE, Rig
 from worker.cli.main import app
 from worker.tasks import ADVANCE_ROTATIONS
 
@@ -454,7 +454,7 @@ def _with_children(pids: Sequence[int]) -> Iterator[int]:
 
 
 @contextmanager
-def sending(house: House) -> Iterator[Callable[[str, Sequence[object]], str]]:
+def sending(house: Rig) -> Iterator[Callable[[str, Sequence[object]], str]]:
     """Sends a task to the workers, as anybody can who has the broker's password; gives its id."""
     queue = Queue("rollover.scheduled", Exchange("rollover"), routing_key="rollover.scheduled")
     with Celery("sending", broker=house.broker.url.reveal(), set_as_current=False) as celery:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +51,8 @@ class Searched:
     driven: int
     size: int
     leaks: list[str]
+    cores: dict[str, str]
+    """By process, how large a core it may leave."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -72,7 +75,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             for place, data in sink.pieces():
                 size += len(data)
                 leaks += [f"{sink.name}, {place}: {form}" for form in Needle(CANARY).found_in(data)]
-        yield Searched(kind, sinks, driven, size, leaks)
+        yield Searched(kind, sinks, driven, size, leaks, {one.name: core_limit(one.pid) for one in house.processes if one.runs})
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,17 @@ def test_no_secret_is_readable_in_any_sink(searched: Searched, figure: Callable[
     figure("bytes searched", searched.size)
     figure("failures driven", searched.driven)
     figure("leaks found", len(searched.leaks))
+
+
+def test_no_process_leaves_a_core(searched: Searched) -> None:
+    assert searched.cores == dict.fromkeys(("flower", "worker", "beat"), "0 0")
+
+
+def core_limit(pid: int) -> str:
+    """The soft and the hard limit, as proc(5) writes them."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    (limits,) = (line.removeprefix("Max core file size").split() for line in lines if line.startswith("Max core file size"))
+    return " ".join(limits[:2])
 
 
 @pytest.mark.parametrize("form", ENCODINGS)

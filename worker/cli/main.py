@@ -28,6 +28,7 @@ from worker.cli import (
     store,
     up,
 )
+from worker.machine import leave_no_core
 
 
 class Commands(TyperGroup):
@@ -95,4 +96,5 @@ for commands in (
 
 def main() -> None:
     """The console script."""
+    leave_no_core()
     app(prog_name="rollover")
