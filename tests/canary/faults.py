@@ -92,15 +92,16 @@ class Failing:
             real(about, *given, **named)
         if kind is Kind.CRASH:
             _crash(about, *given)
-        raise ANSWERS[kind]
+        error = ANSWERS[kind]()
+        raise error
 
 
-ANSWERS: Mapping[Kind, RolloverError] = {
-    Kind.REFUSED: Refused("refused as ordered", advice="order something else"),
-    Kind.UNAVAILABLE: Unavailable("unavailable as ordered"),
-    Kind.UNKNOWN: OutcomeUnknown("unknown as ordered"),
-    Kind.LOST: OutcomeUnknown("the answer was lost, as ordered"),
-    Kind.INVALID: Invalid([Fault("secrets", "cannot be rendered, as ordered")]),
+ANSWERS: Mapping[Kind, Callable[[], RolloverError]] = {
+    Kind.REFUSED: lambda: Refused("refused as ordered", advice="order something else"),
+    Kind.UNAVAILABLE: lambda: Unavailable("unavailable as ordered"),
+    Kind.UNKNOWN: lambda: OutcomeUnknown("unknown as ordered"),
+    Kind.LOST: lambda: OutcomeUnknown("the answer was lost, as ordered"),
+    Kind.INVALID: lambda: Invalid([Fault("secrets", "cannot be rendered, as ordered")]),
 }
 
 

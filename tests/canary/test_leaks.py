@@ -85,7 +85,11 @@ def planted(searched: Searched) -> dict[str, set[str]]:
     for place, (name, sink) in enumerate(searched.sinks.items()):
         needles = {form: Needle(f"Zaunkoenig{place:02}{number}") for number, form in enumerate(ENCODINGS)}
         sink.plant([ENCODINGS[form](needle.text) for form, needle in needles.items()])
-        found[name] = {form for _, data in sink.pieces() for form, needle in needles.items() if needle.is_in(data, form)}
+        found[name] = set()
+        for _, data in sink.pieces():
+            found[name] |= {form for form, needle in needles.items() if needle.is_in(data, form)}
+            if len(found[name]) == len(needles):
+                break
     return found
 
 
