@@ -16,6 +16,8 @@ JOBS ?= 3
 MEASURED ?= yes
 COVER_SUBJECT := 95
 COVER_ALL := 90
+# How many rows `make canary` wraps anew under other keys, being killed every second; `make test` has fewer.
+ROWS ?= 100000
 # What `make lock` resolves with; exact, so that two people get the same files.
 UV := uv==0.13.9
 
@@ -44,6 +46,9 @@ ifeq ($(MEASURED)$(strip $(ARGS)),yes)
 else
 	@$(VENV) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 endif
+
+canary: linux dev ## no secret is readable anywhere, whatever fails; prints what was searched, driven, planted and refused
+	@CANARY_ROWS=$(ROWS) $(VENV) -m pytest -n 2 --dist loadgroup tests/canary $(ARGS)
 
 lint: dev lint-compose ## style, types, the direction of imports, dependencies
 	@$(VENV) -m ruff check .

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rotation.model import Attempt, Credential, Resource, Rotation
+    from rotation.ports import Entropy
     from worker.sandbox.postgresql import PrivatePostgresql
     from worker.sandbox.vercel_world import World
     from worker.settings import Settings
@@ -87,10 +88,10 @@ class CustomersServer:
     admin_url_file: Path
 
 
-def prepared(name: str, postgresql: PrivatePostgresql, directory: Path) -> CustomersServer:
+def prepared(name: str, postgresql: PrivatePostgresql, directory: Path, entropy: Entropy | None = None) -> CustomersServer:
     """A running server, made ready once."""
     admin_url_file = directory / f"{name}.url"
-    fleet.make_admin(postgresql, MachineEntropy(), admin_url_file)
+    fleet.make_admin(postgresql, entropy or MachineEntropy(), admin_url_file)
     return CustomersServer(name, postgresql, admin_url_file)
 
 
@@ -101,6 +102,11 @@ class Rig:
     """For the names of tenants, which all rigs of a process have on the same servers."""
     look = 0.05
     """Seconds between two looks at what is waited for."""
+    token = TOKEN
+    entropy: Entropy = MachineEntropy()
+    """Of the logins that customers had before."""
+    program = "worker"
+    """The module that workers and beats run."""
 
     def __init__(self, directory: Path, customers: Sequence[CustomersServer], store_url: str | None = None, *, apart: bool = False) -> None:
         self.directory = directory
@@ -127,8 +133,8 @@ class Rig:
     def _start(self) -> None:
         data = self.directory / "data"
         data.mkdir(mode=0o700)
-        create_key_file(data / "rollover.keys")
-        self.broker = self._running.enter_context(PrivateBroker(self.directory / "broker"))
+        self._make_keys(data / "rollover.keys")
+        self.broker = self._running.enter_context(self._new_broker())
         self.vercel_url = self._start_vercel()
         self.environment = self._environment(data)
         settings = load(self.environment)
@@ -138,8 +144,8 @@ class Rig:
         assert isinstance(store, SqlStore)
         self.store = store
         self._running.callback(store.dispose)
-        self.vercel.add_installation(fleet.INSTALLATION, TOKEN.reveal())
-        sealed = self.ports.sealer.seal(TOKEN, SealContext(fleet.INSTALLATION, "", "", "token"))
+        self.vercel.add_installation(fleet.INSTALLATION, self.token.reveal())
+        sealed = self.ports.sealer.seal(self.token, SealContext(fleet.INSTALLATION, "", "", "token"))
         store.add_installation(Installation(fleet.INSTALLATION, sealed), Event("installation_added", ACTOR))
         for one in self.customers:
             server = replace(fleet.server(one.postgresql, one.admin_url_file), name=one.name)
@@ -147,6 +153,12 @@ class Rig:
 
     def _make_tables(self, settings: Settings) -> None:
         migrate(settings.store)
+
+    def _make_keys(self, path: Path) -> None:
+        create_key_file(path)
+
+    def _new_broker(self) -> PrivateBroker:
+        return PrivateBroker(self.directory / "broker")
 
     def _start_vercel(self) -> str:
         if not self._apart:
@@ -188,7 +200,7 @@ class Rig:
         return self._start_process(process.name, process.command[4:])
 
     def _start_process(self, name: str, arguments: Sequence[str]) -> Process:
-        command = [sys.executable, "-P", "-m", "worker", *arguments]
+        command = [sys.executable, "-P", "-m", self.program, *arguments]
         process = Process(name, command, self.environment, self.directory / f"{name}-{len(self.processes)}.log")
         self._running.callback(process.end)
         self.processes.append(process)
@@ -232,7 +244,7 @@ class Rig:
     ) -> list[Resource]:
         """Register so many new customers, whose databases are in use already."""
         server = on or self.customers[0]
-        tenants = [replace(one, name=f"{one.name}{next(self.numbers)}", push_by=push_by) for one in fleet.tenants(count, MachineEntropy())]
+        tenants = [replace(one, name=f"{one.name}{next(self.numbers)}", push_by=push_by) for one in fleet.tenants(count, self.entropy)]
         tenants = [replace(one, login=replace(one.login, username=f"{one.name}_app")) for one in tenants]
         fleet.add_tenants(server.postgresql, tenants)
         return self.register(tenants, server, every=every, grace=grace)
@@ -262,7 +274,7 @@ class Rig:
         values = {"DATABASE_URL": f"postgresql://{login}@{postgresql.host}:{postgresql.port}/{tenant.name}"}
         body = {"secrets": [{"name": name, "value": value} for name, value in values.items()]}
         url = f"{self.vercel_url}/v1/installations/{fleet.INSTALLATION}/resources/{tenant.external_id}/secrets"
-        headers = {"Authorization": f"Bearer {TOKEN.reveal()}"}
+        headers = {"Authorization": f"Bearer {self.token.reveal()}"}
         put = httpx.put(url, json=body, headers=headers, trust_env=False, verify=False)  # noqa: S501 - plain HTTP; to make a TLS context takes long
         assert put.status_code == httpx.codes.CREATED
 

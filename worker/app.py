@@ -19,6 +19,7 @@ from kombu import Queue as BrokerQueue
 
 from rotation.errors import Fault, Invalid
 from worker import lean, logs, transport  # noqa: F401 - lean before what uses structlog and httpx
+from worker.machine import leave_no_core
 from worker.monitoring import EventsTogether
 from worker.queues import Queue
 from worker.settings import load
@@ -67,6 +68,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Celery would raise the count again in the threads of the pool, on a connection that is not theirs: over AMQP they wait for ever.
         "worker_enable_prefetch_count_reduction": False,
+        "worker_consumer": "worker.consumer:StrictConsumer",
         "worker_pool": _pool(sys.argv),
         "worker_concurrency": settings.worker_threads,
         "worker_hijack_root_logger": False,
@@ -122,6 +124,7 @@ def _configure(sender: Celery, **_: object) -> None:
     except Invalid as error:
         sys.stderr.write("\n  ".join(["rollover: the settings are wrong", *map(str, error.faults)]) + "\n")
         raise SystemExit(WRONG_USE) from None
+    leave_no_core()
     transport.mend()
     # Who can write to the broker can run nothing here: messages are JSON and hold ids.
     warnings.filterwarnings("ignore", category=SecurityWarning)

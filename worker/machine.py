@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 import time
 from datetime import UTC, datetime
@@ -25,3 +26,8 @@ class MachineEntropy:
     def bytes(self, count: int) -> bytes:
         """`count` bytes, fit for a password."""
         return secrets.token_bytes(count)
+
+
+def leave_no_core() -> None:
+    """From now on this process and its children leave no core when they crash: it would hold their secrets in plain text, on a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from queue import Empty
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from worker import messages
 
 SCHEMES = ("redis", "rediss")
 RECONNECT = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
@@ -42,6 +45,14 @@ class MendedChannel(redis.Channel):
 
     _kept_client: Any = None
 
+    def _brpop_read(self, **options: Any) -> object:  # noqa: ANN401 - the library's signature
+        """Read a message that is there. One that is no JSON is gone from its queue by now."""
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]  # the stubs leave it out
+        except (ValueError, RecursionError):
+            messages.refuse("it is not JSON", 0)
+            raise Empty from None  # as if nothing had been there
+
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the library's signature
         if getattr(self.connection, "client", None) is None:
             raise RedisConnectionError("the connection to the broker was closed")
@@ -58,6 +69,13 @@ class MendedChannel(redis.Channel):
 
 
 class MendedTransport(redis.Transport):
-    """kombu's transport with mended channels."""
+    """kombu's transport with mended channels, which hands on only what is in the form of a message."""
 
     Channel = MendedChannel
+
+    def _deliver(self, message: object, queue: str | None) -> None:
+        problem = messages.fault_of_envelope(message)
+        if problem is None:
+            super()._deliver(message, queue)
+        else:
+            messages.refuse(problem, len(repr(message)))

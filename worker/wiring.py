@@ -12,6 +12,7 @@ from rotation.engines.postgresql import AdminLogin, PostgresqlEngine
 from rotation.errors import Conflict, Fault, Invalid, Refused, Unavailable
 from rotation.ports import Ports
 from rotation.sensitive import Sensitive
+from rotation.store.audit import AuditTrail
 from rotation.store.canaries import Canaries
 from rotation.store.database import Database, make_engine
 from rotation.store.keyring import Keyring, KeyUse, create_key_file, load_key_file, read_keys
@@ -91,10 +92,26 @@ def _expect_no_other_keys(settings: Settings, path: Path) -> None:
         )
 
 
+def audit_trail(settings: Settings) -> AuditTrail:
+    """What seals and verifies the audit trail, for whoever has its key and no store. Nothing is made and nothing connected.
+
+    Raises `NotFound` where the key would be in a key file and that is not there.
+    """
+    if settings.audit_key is not None:
+        return AuditTrail(_configured(settings.audit_key))
+    if settings.keys is None and settings.keys_path is not None:
+        return AuditTrail(_audit_key(settings, load_key_file(settings.keys_path)))
+    return AuditTrail(_audit_key(settings, open_keyring(settings)))
+
+
+def _configured(key: Sensitive) -> bytes:
+    return key.reveal().encode()
+
+
 def _audit_key(settings: Settings, keyring: Keyring) -> bytes:
     """The key of the audit trail: the configured one, else the keyring's."""
     if settings.audit_key is not None:
-        return settings.audit_key.reveal().encode()
+        return _configured(settings.audit_key)
     key = keyring.newest(KeyUse.AUDIT)
     if key is None:
         raise Invalid([Fault("ROLLOVER_AUDIT_KEY", "is not set, and the key file has no line for `audit`", "add one of the two")])

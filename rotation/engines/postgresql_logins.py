@@ -19,7 +19,7 @@ from psycopg import pq
 
 from rotation.engines.deadlines import BoundedConnection, NoConnection, bounded, connect
 from rotation.engines.scram import login_keys, salting_of
-from rotation.engines.tls import FALLS_BACK, PLAIN, tls_context, tls_parameters
+from rotation.engines.tls import FALLS_BACK, PLAIN, is_verified, tls_context, tls_parameters
 from rotation.errors import Refused, RolloverError, Unavailable
 from rotation.model import APPLICATION_NAME
 
@@ -39,6 +39,35 @@ NO_TLS = "Server refuses SSL"
 """pg8000's words."""
 REFUSING = frozenset({BAD_PASSWORD, NOT_PERMITTED, "3D000", "42501"})
 """Codes that will be the same the next time; the last two: no such database, no right to connect to it."""
+
+
+PLAIN_TEXT = b"\0\0\0\3"
+"""AuthenticationCleartextPassword in the message of an authentication request (PostgreSQL's manual, "Message Formats")."""
+
+
+class AskedInPlainText(Exception):
+    """A server that has not proved who it is asked for the password itself."""
+
+
+class Probe(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 has no types
+    """A login that tells the password itself only where it may, and that leaves no socket open when it fails."""
+
+    _usock: socket.socket | None = None
+
+    def __init__(self, *given: object, plain_text: bool, **named: object) -> None:
+        self._plain_text = plain_text
+        try:
+            super().__init__(*given, **named)
+        except BaseException:
+            if self._usock is not None:
+                self._usock.close()
+            raise
+
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: object) -> None:  # noqa: N802 - the library's name
+        """Raises `AskedInPlainText` where pg8000 would answer and must not."""
+        if data[:4] == PLAIN_TEXT and not self._plain_text:
+            raise AskedInPlainText
+        super().handle_AUTHENTICATION_REQUEST(data, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +143,10 @@ def _answer(address: str, door: Door, login: Login, time_left: TimeLeft) -> str 
             if mode != FALLS_BACK:
                 raise Refused(f"{door} offers no TLS", advice="turn TLS on there, or set sslmode") from None
             return _code(address, door, login, time_left, False)
+    except AskedInPlainText:
+        raise Refused(
+            f"{door} asks for the password in plain text, and has not proved who it is", advice="set sslmode to verify-full"
+        ) from None
     except ssl.SSLCertVerificationError:
         raise Refused(
             f"{door} shows a certificate that cannot be verified", advice="set sslrootcert to its root, or mend the host"
@@ -128,7 +161,7 @@ def _code(address: str, door: Door, login: Login, time_left: TimeLeft, tls: ssl.
         # Else each of pg8000's small messages waits 40 ms for the acknowledgement of the one before.
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            pg8000.core.CoreConnection(
+            Probe(
                 login.username,
                 host=door.place.host,
                 database=door.database,
@@ -136,6 +169,7 @@ def _code(address: str, door: Door, login: Login, time_left: TimeLeft, tls: ssl.
                 application_name=APPLICATION_NAME,
                 sock=wire,
                 ssl_context=tls,
+                plain_text=is_verified(door.server),
             ).close()
         except pg8000.exceptions.DatabaseError as refusal:
             return str(refusal.args[0].get("C", ""))

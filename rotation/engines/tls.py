@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from psycopg import pq
+
 if TYPE_CHECKING:
     from rotation.model import Server
 
@@ -15,16 +17,29 @@ PLAIN = frozenset({"disable", "allow"})
 
 FALLS_BACK = "prefer"
 
+METHODS_SINCE = 160000
+"""libpq can be told by which methods it may log in since 16."""
+
 
 def tls_parameters(server: Server) -> dict[str, str]:
     """For libpq. Where the server must be verified and no root is named, the system's roots are used, as for the web."""
     parameters = {"sslmode": server.sslmode, "gssencmode": "disable"}
+    if not is_verified(server) and pq.version() >= METHODS_SINCE:
+        parameters["require_auth"] = "!password"
     root = server.sslrootcert
     if root is None and server.sslmode.startswith("verify"):
         root = _system_roots()
     if root is not None:
         parameters["sslrootcert"] = root
     return parameters
+
+
+def is_verified(server: Server) -> bool:
+    """Whether the server has to prove who it is. One that has not is never told a password in plain text, should it ask for that.
+
+    libpq verifies with `require`, too, when a root is named (libpq's manual, "SSL Mode Descriptions").
+    """
+    return server.sslmode.startswith("verify") or (server.sslmode == "require" and server.sslrootcert is not None)
 
 
 def _system_roots() -> str:

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, func, insert, select, text, update
 from rotation.errors import Conflict, NotFound
 from rotation.store.database import SERVER_NOW
 from rotation.store.specs import canonical
-from rotation.store.tables import chains, checkpoints, events
+from rotation.store.tables import chains, checkpoints, events, resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,6 +81,9 @@ UNSEALED = (
 )
 """Both databases would read all chains here: SQLite without the hint, PostgreSQL without the order, which its small index has."""
 
+CHAINLESS = select(resources.c.id).outerjoin(chains, chains.c.id == resources.c.id).where(func.coalesce(chains.c.length, 0) == 0)
+"""Registering a resource begins its chain: one without is as good as a chain that was removed."""
+
 _insert = insert(events)
 _grow = update(chains).where(chains.c.id == bindparam("grown")).values(length=bindparam("number"), head=bindparam("hash"))
 _grow_with_line = _grow.add_cte(
@@ -94,6 +97,8 @@ class AuditTrail:
 
     def __init__(self, key: bytes) -> None:
         self._lines, self._heads, self._checkpoints = (_mac(key, purpose) for purpose in (b"lines", b"heads", b"checkpoints"))
+        self.exports = _mac(key, b"exports")
+        """The key that an export is sealed with."""
 
     def lock(self, database: Database, connection: Connection, chain: str) -> ChainHead:
         """Lock a chain, so that all writers of a resource come one after the other. Raises `NotFound` when there is none.
@@ -136,10 +141,11 @@ class AuditTrail:
             "rotation_id": rotation_id,
             "credential_id": credential_id,
         }
-        line["hash"] = self._line_hash(end.head, line)
+        line["hash"] = self.line_hash(end.head, line)
         return line
 
-    def _line_hash(self, before: bytes, line: Mapping[str, Any] | RowMapping) -> bytes:
+    def line_hash(self, before: bytes, line: Mapping[str, Any] | RowMapping) -> bytes:
+        """What a line is sealed with, after the one whose hash is `before`."""
         told = {name: line[name] for name in ("chain", "number", "kind", "actor", "why", "detail", "rotation_id", "credential_id")}
         told["at"] = line["at"].isoformat(timespec="microseconds")
         return _mac(self._lines, before + canonical({**told, "version": VERSION}).encode())
@@ -159,8 +165,8 @@ class AuditTrail:
         before = connection.execute(select(checkpoints).order_by(checkpoints.c.number.desc()).limit(1)).mappings().one_or_none()
         digest = NOTHING if before is None else before["digest"]
         for row in grown:
-            digest = _xor(digest, self._head_hash(row["id"], row["sealed_length"], row["sealed_head"]))
-            digest = _xor(digest, self._head_hash(row["id"], row["length"], row["head"]))
+            digest = xor(digest, self.head_hash(row["id"], row["sealed_length"], row["sealed_head"]))
+            digest = xor(digest, self.head_hash(row["id"], row["length"], row["head"]))
         connection.execute(
             update(chains)
             .where(chains.c.id.in_([row["id"] for row in grown]))
@@ -173,45 +179,51 @@ class AuditTrail:
             "events": (0 if before is None else before["events"]) + sum(row["length"] - row["sealed_length"] for row in grown),
             "digest": digest,
         }
-        signature = self._signature(NOTHING if before is None else before["signature"], signed)
+        signature = self.signature(NOTHING if before is None else before["signature"], signed)
         connection.execute(insert(checkpoints), {**signed, "signature": signature})
         return Checkpoint(signed["number"], signed["at"], signed["chains"], signed["events"], signature)
 
-    def _head_hash(self, chain: str, length: int, head: bytes) -> bytes:
+    def head_hash(self, chain: str, length: int, head: bytes) -> bytes:
+        """A chain's part in the digest of a checkpoint."""
         return NOTHING if length == 0 else _mac(self._heads, canonical([chain, length, head.hex()]).encode())
 
-    def _signature(self, before: bytes, row: Mapping[str, Any] | RowMapping) -> bytes:
+    def signature(self, before: bytes, row: Mapping[str, Any] | RowMapping) -> bytes:
+        """What a checkpoint is signed with, after the one whose signature is `before`."""
         told = {name: row[name] for name in ("number", "chains", "events")}
         told |= {"at": row["at"].isoformat(timespec="microseconds"), "digest": row["digest"].hex(), "version": VERSION}
         return _mac(self._checkpoints, before + canonical(told).encode())
 
-    def verify(self, database: Database) -> Iterator[AuditFault]:
+    def verify(self, database: Database, seals: Mapping[int, bytes] | None = None) -> Iterator[AuditFault]:
         """Every place that was changed, removed, put elsewhere, cut off or sealed with another key. None: the trail is whole.
 
-        Reads everything, in batches, at one instant.
+        `seals` are signatures of checkpoints by their numbers, as somebody outside has kept them: without one, a store that was set
+        back as a whole, checkpoints and all, looks as it did then. Reads everything, in batches, at one instant.
         """
         with database.snapshot() as connection:
             digest, counted = NOTHING, {"chains": 0, "events": 0}
             known = 0
-            for row in _pages(connection):
+            for row in chain_rows(connection):
                 yield from self._verify_chain(connection, row)
-                digest = _xor(digest, self._head_hash(row["id"], row["sealed_length"], row["sealed_head"]))
+                digest = xor(digest, self.head_hash(row["id"], row["sealed_length"], row["sealed_head"]))
                 counted["chains"] += row["sealed_length"] > 0
                 counted["events"] += row["sealed_length"]
                 known += row["length"]
             if connection.scalar(select(func.count()).select_from(events)) != known:
                 yield AuditFault("", 0, "there are lines beyond the end of a chain, or of no chain")
+            for (resource_id,) in connection.execute(CHAINLESS):
+                yield AuditFault(resource_id, 0, "the resource has no chain")
             yield from self._verify_checkpoints(connection, digest, counted)
+            yield from _verify_seals(connection, seals or {})
 
     def _verify_chain(self, connection: Connection, chain: RowMapping) -> Iterator[AuditFault]:
         head, number = NOTHING, 0
         sealed_matches = chain["sealed_length"] == 0
-        for line in _lines(connection, chain["id"]):
+        for line in lines_of(connection, chain["id"]):
             number += 1
             if line["number"] != number:
                 yield AuditFault(chain["id"], number, "the line is missing")
                 return
-            if not hmac.compare_digest(self._line_hash(head, line), line["hash"]):
+            if not hmac.compare_digest(self.line_hash(head, line), line["hash"]):
                 yield AuditFault(chain["id"], number, "the line was changed, or sealed with another key")
                 return
             head = line["hash"]
@@ -225,7 +237,7 @@ class AuditTrail:
         signature, number, last = NOTHING, 0, None
         for row in connection.execute(select(checkpoints).order_by(checkpoints.c.number)).mappings():
             number += 1
-            if row["number"] != number or not hmac.compare_digest(self._signature(signature, row), row["signature"]):
+            if row["number"] != number or not hmac.compare_digest(self.signature(signature, row), row["signature"]):
                 yield AuditFault("checkpoints", number, "the checkpoint was changed or removed, or signed with another key")
                 return
             signature, last = row["signature"], row
@@ -234,15 +246,23 @@ class AuditTrail:
             yield AuditFault("checkpoints", number, "the last checkpoint saw other chains: some were removed, cut off or set back")
 
 
-def _pages(connection: Connection) -> Iterator[RowMapping]:
+def _verify_seals(connection: Connection, seals: Mapping[int, bytes]) -> Iterator[AuditFault]:
+    for number, seal in sorted(seals.items()):
+        signature = connection.scalar(select(checkpoints.c.signature).where(checkpoints.c.number == number))
+        if signature is None or not hmac.compare_digest(signature, seal):
+            yield AuditFault("checkpoints", number, "the checkpoint is not the one that was seen outside: the store was set back")
+
+
+def chain_rows(connection: Connection) -> Iterator[RowMapping]:
+    """Every chain with its head, in the order of the ids."""
     after = ""
     while rows := connection.execute(select(chains).where(chains.c.id > after).order_by(chains.c.id).limit(BATCH)).mappings().all():
         yield from rows
         after = rows[-1]["id"]
 
 
-def _lines(connection: Connection, chain: str) -> Iterator[RowMapping]:
-    after = -1
+def lines_of(connection: Connection, chain: str, *, after: int = -1) -> Iterator[RowMapping]:
+    """The lines of a chain in their order, behind the number `after`."""
     place = select(events).where(events.c.chain == chain).order_by(events.c.number).limit(BATCH)
     while rows := connection.execute(place.where(events.c.number > after)).mappings().all():
         yield from rows
@@ -253,5 +273,6 @@ def _mac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, "sha256")
 
 
-def _xor(one: bytes, other: bytes) -> bytes:
+def xor(one: bytes, other: bytes) -> bytes:
+    """Both digests in one: the same again takes it out."""
     return bytes(left ^ right for left, right in zip(one, other, strict=True))

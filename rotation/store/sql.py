@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from rotation.cases import Claim, Deadline, Move, RotationCase
 from rotation.errors import OutcomeUnknown, Unavailable
 from rotation.model import Event, Rotation
-from rotation.store import due, mending
+from rotation.store import due, evidence, mending
 from rotation.store.attempts import may_send
 from rotation.store.audit import AuditTrail
 from rotation.store.cases import (
@@ -37,7 +37,7 @@ from rotation.store.usage import see
 from rotation.store.views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import URL, Connection
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rotation.model import Attempt, Credential, Installation, Server, Session, Standing
     from rotation.ports import Answer, Clock, Terms
     from rotation.store.audit import AuditFault, Checkpoint
+    from rotation.store.evidence import Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,13 @@ class SqlStore(Fleet):
         """Sign the heads of the audit chains that have grown. None when none has. To be called every minute, by any number of processes."""
         return self.audit.checkpoint(self.database)
 
-    def verify_audit(self) -> Iterator[AuditFault]:
-        """Every place of the audit trail that is not as it was written. It reads the whole trail."""
-        return self.audit.verify(self.database)
+    def verify_audit(self, seals: Mapping[int, bytes] | None = None) -> Iterator[AuditFault]:
+        """Every place of the audit trail that is not as it was written. It reads the whole trail.
+
+        `seals` are signatures of checkpoints, by number, that somebody has kept elsewhere.
+        """
+        return self.audit.verify(self.database, seals)
+
+    def export_audit(self, period: Period, chain: str | None = None) -> Iterator[str]:
+        """The evidence for a period, line by line, as `evidence.verify` takes it; of one chain alone or of all."""
+        return evidence.export(self.audit, self.database, period, chain)

@@ -74,6 +74,7 @@ class HttpClient:
         self._clock = clock
         self._connect_timeout = connect_timeout.total_seconds()
         self._verify = httpx.create_ssl_context(trust_env=False) if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        self._verify.hostname_checks_common_name = False  # a host stands in the list of names; in the common name anything may
         self._limits = httpx.Limits(max_connections=None, max_keepalive_connections=2, keepalive_expiry=keepalive_expiry.total_seconds())
         # Without httpx's client: nothing is followed, nothing is read from the environment, and nothing is remembered from one customer
         # for another.

@@ -115,6 +115,71 @@ def test_a_whole_trail_verifies_and_a_changed_one_does_not(rollover: CommandLine
     assert not rollover("audit", "verify", "--json").data["ok"]
 
 
+def test_the_evidence_for_a_period_is_verified_by_whoever_has_the_key_and_no_store(
+    rollover: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = rollover.with_resource()
+    whole = rollover.done("audit", "export", "--from", "2020-01-01").out
+    one = rollover.done("audit", "export", "--from", "2020-01-01T00:00+01:00", "--to", "2199-01-01", "--resource", name).out
+    assert '"kind":"resource_registered"' in one
+    assert "server_added" in whole
+    assert "server_added" not in one
+    before = rollover.done("audit", "export", "--from", "2020-01-01", "--to", "2020-02-01").out
+    assert '"is":"line"' not in before
+    (key,) = (line.split()[1] for line in rollover.key_file.read_text().splitlines() if line.startswith("audit"))
+    keys = rollover.file("auditor.keys", f"audit {key}\n")
+    monkeypatch.setenv("ROLLOVER_DATA_DIR", str(rollover.directory / "nowhere"))
+    monkeypatch.setenv("ROLLOVER_KEYS_FILE", keys)
+    for export in (whole, one, before):
+        assert rollover.done("audit", "verify", "--file", rollover.file("export", export), "--json").data == {"ok": True, "faults": []}
+    changed = rollover("audit", "verify", "--file", rollover.file("export", whole.replace("server_added", "server_found")))
+    assert changed.code == 1
+    assert "was changed" in changed.out
+    assert not (rollover.directory / "nowhere").exists()
+
+
+def test_a_configured_audit_key_verifies_an_export(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_AUDIT_KEY", "an audit key of more than 32 characters")
+    rollover.with_resource()
+    export = rollover.file("export", rollover.done("audit", "export", "--from", "2020-01-01").out)
+    monkeypatch.setenv("ROLLOVER_DATA_DIR", str(rollover.directory / "nowhere"))
+    rollover.done("audit", "verify", "--file", export)
+    monkeypatch.setenv("ROLLOVER_AUDIT_KEY", "another key of more than 32 characters")
+    assert rollover("audit", "verify", "--file", export).code == 1
+    monkeypatch.delenv("ROLLOVER_AUDIT_KEY")
+    assert "there is no key file" in rollover("audit", "verify", "--file", export).err
+
+
+def test_a_keyring_in_a_variable_verifies_an_export(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollover.with_resource()
+    export = rollover.file("export", rollover.done("audit", "export", "--from", "2020-01-01").out)
+    monkeypatch.setenv("ROLLOVER_KEYS", rollover.key_file.read_text())
+    monkeypatch.setenv("ROLLOVER_DATA_DIR", str(rollover.directory / "nowhere"))
+    rollover.done("audit", "verify", "--file", export)
+
+
+def test_a_seal_that_was_kept_elsewhere_must_still_be_there(rollover: CommandLine) -> None:
+    rollover.with_resource()
+    with sqlite3.connect(rollover.directory / "state" / "rollover.db") as connection:
+        connection.execute("DELETE FROM checkpoints")
+    connection.close()
+    kept = "1:" + 64 * "a"
+    assert "set back" in rollover("audit", "verify", "--seal", kept).out
+    export = rollover.file("export", rollover.done("audit", "export", "--from", "2020-01-01").out)
+    assert "was seen outside" in rollover("audit", "verify", "--file", export, "--seal", kept).out
+    for nonsense in ("1", "x:" + 64 * "a", "1:aa", "1:" + 64 * "x"):
+        assert "--seal" in rollover.refused("audit", "verify", "--seal", nonsense, code=2)
+
+
+def test_an_export_wants_times_and_a_file_that_can_be_read(rollover: CommandLine) -> None:
+    assert "--from: is not a time" in rollover.refused("audit", "export", "--from", "yesterday", code=2)
+    assert "--to: is not after" in rollover.refused("audit", "export", "--from", "2026-03-01", "--to", "2026-03-01", code=2)
+    assert "there is no resource" in rollover.refused("audit", "export", "--from", "2026-03-01", "--resource", "x/y", code=1)
+    assert "cannot be read" in rollover.refused("audit", "verify", "--file", "/nonexistent/export", code=2)
+    (rollover.directory / "bytes").write_bytes(b"\xff\xfe")
+    assert "is not text" in rollover.refused("audit", "verify", "--file", str(rollover.directory / "bytes"), code=2)
+
+
 def found(rollover: CommandLine) -> Mapping[str, tuple[bool, str]]:
     data = rollover("doctor", "--json").data
     return {one["what"]: (one["ok"], one["found"] + " " + one["advice"]) for one in data["findings"]}

@@ -29,6 +29,7 @@ from worker.cli import (
     store,
     up,
 )
+from worker.machine import leave_no_core
 
 
 class Commands(TyperGroup):
@@ -97,4 +98,5 @@ for commands in (
 
 def main() -> None:
     """The console script."""
+    leave_no_core()
     app(prog_name="rollover")
