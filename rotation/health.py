@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rotation.cases import Deadline
-from rotation.errors import OutcomeUnknown, Refused, Unavailable
+from rotation.errors import NotAsked, OutcomeUnknown, Refused, Unavailable
+from rotation.states import Alarm
 
 if TYPE_CHECKING:
     from rotation.ports import Ports
@@ -28,8 +29,12 @@ def sample_use(server_name: str, ports: Ports) -> int:
     deadline = Deadline(ports.clock.monotonic() + ports.terms.call_deadline.total_seconds())
     try:
         sessions = ports.engines[server.engine].usage(server, deadline)
+    except NotAsked as error:
+        log.info("use_not_sampled", server=server_name, problem=str(error))
+        return 0
     except (Refused, Unavailable, OutcomeUnknown) as error:
-        log.warning("use_unreadable", alarm=True, server=server_name, problem=str(error))
+        if ports.store.raise_alarm(Alarm.USE_UNREADABLE, server_name, str(error)):
+            log.warning(Alarm.USE_UNREADABLE, alarm=True, server=server_name, problem=str(error))
         return 0
     ports.store.see(server, sessions)
     return len(sessions)

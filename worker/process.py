@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rotation.engines.postgresql import PostgresqlEngine
+from rotation.states import Alarm
 from rotation.store.sql import SqlStore
+from worker.guarded_engine import GuardedEngine
 from worker.settings import load
 from worker.wiring import expect_keys, wire
 
@@ -34,7 +35,7 @@ def ports() -> Ports:
             _made[here] = wire(load(os.environ))
         if here not in _keys_seen:
             for key_id in expect_keys(_made[here]):
-                log.warning("key_missing", alarm=True, key=key_id, advice=f"add it again, or `rollover keys abandon {key_id}`")
+                log.warning(Alarm.KEY_MISSING, alarm=True, key=key_id, advice=f"add it again, or `rollover keys abandon {key_id}`")
             _keys_seen.add(here)
         return _made[here]
 
@@ -54,7 +55,7 @@ def close() -> None:
     if made is None:
         return
     for engine in made.engines.values():
-        if isinstance(engine, PostgresqlEngine):
+        if isinstance(engine, GuardedEngine):
             engine.close()
     if isinstance(made.store, SqlStore):
         made.store.dispose()
