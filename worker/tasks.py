@@ -23,6 +23,7 @@ from worker.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
 
     from celery.apps.worker import Worker
 
@@ -103,10 +104,12 @@ def seal_audit() -> None:
 def watch() -> None:
     """Tell when work is late: workers are too few, or those of one queue are gone. Where no task is done at all, only the metrics tell."""
     try:
-        late = process.store().views.late()
+        _tell_late(process.store().views.late())
     except (Unavailable, OutcomeUnknown) as error:
         log.warning("store_unavailable", problem=str(error))
-        return
+
+
+def _tell_late(late: timedelta) -> None:
     if late > LATE:
         log.warning(Alarm.WORK_OVERDUE, alarm=True, seconds=int(late.total_seconds()))
 
