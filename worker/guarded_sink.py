@@ -10,11 +10,12 @@ nobody else.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from rotation.model import PushOutcome, PushVerdict
+from rotation.ports import SecretsSink
 from rotation.states import Alarm
 from worker.breakers import Breaker, Bulkhead, ByName, Temper, draw
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from rotation.cases import Deadline
     from rotation.model import Installation, Login, RenderedSecret, Resource
-    from rotation.ports import Clock, Entropy, SecretsSink
+    from rotation.ports import Clock, Entropy
     from worker.alarms import StandingAlarms
 
 TEMPER = Temper()
@@ -39,10 +40,18 @@ VERCEL = "vercel"
 log = structlog.get_logger()
 
 
+class ClosingSink(SecretsSink, Protocol):
+    """A sink that keeps connections."""
+
+    def close(self) -> None:
+        """Close the idle connections; the sink stays usable."""
+        ...
+
+
 class GuardedSink:
     """`rotation.ports.SecretsSink` around another. `threads` is how many of this process may push at once."""
 
-    def __init__(self, sink: SecretsSink, clock: Clock, entropy: Entropy, alarms: StandingAlarms, *, threads: int) -> None:
+    def __init__(self, sink: ClosingSink, clock: Clock, entropy: Entropy, alarms: StandingAlarms, *, threads: int) -> None:
         self._sink = sink
         self._clock = clock
         self._entropy = entropy
@@ -53,6 +62,10 @@ class GuardedSink:
         self._bulkhead = Bulkhead(clock)
         self._silent_for = ""
         """The installation whose push was not answered, where the last push was not."""
+
+    def close(self) -> None:
+        """As the sink's own."""
+        self._sink.close()
 
     def render(self, resource: Resource, login: Login) -> tuple[RenderedSecret, ...]:
         """As the sink's own."""

@@ -10,9 +10,8 @@ import structlog
 
 from rotation.states import Alarm
 from rotation.store.sql import SqlStore
-from worker.guarded_engine import GuardedEngine
 from worker.settings import load
-from worker.wiring import expect_keys, wire
+from worker.wiring import expect_keys, let_go, wire
 
 if TYPE_CHECKING:
     from rotation.ports import Ports
@@ -49,13 +48,9 @@ def store() -> SqlStore:
 
 
 def close() -> None:
-    """Close the connections to the store and to the databases, where there are any; what is in use is closed when it is given back."""
+    """Close the connections to all others, where there are any; what is in use is closed when it is given back."""
     with _making:
         made = _made.pop(os.getpid(), None)
     if made is None:
         return
-    for engine in made.engines.values():
-        if isinstance(engine, GuardedEngine):
-            engine.close()
-    if isinstance(made.store, SqlStore):
-        made.store.dispose()
+    let_go(made)

@@ -62,6 +62,15 @@ def wire(settings: Settings) -> Ports:
     )
 
 
+def let_go(ports: Ports) -> None:
+    """Close every connection that the wired ports keep and do not use just now. They stay usable."""
+    for adapter in (*ports.engines.values(), ports.sink):
+        if isinstance(adapter, GuardedEngine | GuardedSink):
+            adapter.close()
+    if isinstance(ports.store, SqlStore):
+        ports.store.dispose()
+
+
 def open_keyring(settings: Settings) -> Keyring:
     """The configured keys; for a store on this machine alone, a key file of its own, made on first use.
 

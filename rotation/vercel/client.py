@@ -51,6 +51,10 @@ class VercelSink:
         self._tokens = tokens
         self._clock = clock
 
+    def close(self) -> None:
+        """Close the idle connections; the sink stays usable."""
+        self._http.close()
+
     def render(self, resource: Resource, login: Login) -> tuple[RenderedSecret, ...]:
         """The resource's secrets for this login. Raises `Invalid` for a template that cannot be rendered."""
         return templates.render(resource.spec, resource.server, login)

@@ -87,6 +87,9 @@ class FakeSink:
         """Write the answers of the next pushes behind those that are already written."""
         self.script.extend(answers)
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     def render(self, resource: Resource, login: Login) -> tuple[RenderedSecret, ...]:
         return templates.render(resource.spec, resource.server, login)
 
