@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bench.fleet_rows import FleetRows
 from bench.floor import Crew
 from bench.gauges import resident_bytes
+from bench.hanging import Load, TwoServers
 from bench.longevity import furnish, last
 from bench.parts import Workers
 from bench.population import found, settle
@@ -56,12 +57,39 @@ class Sizes:
     due: int
     rotations: int
     """Of one resource, one after the other."""
+    load: Load
+    customers: int
+    """Of each server, of which one hangs."""
+    outage: float
+    """Seconds of 5xx."""
 
 
 FULL = Sizes(
-    rounds=5, at_once=(1, 8, 16), each=200, single=200, lasting=1_000, fleets=(1_000, 100_000, 1_000_000), due=500, rotations=5_000
+    rounds=5,
+    at_once=(1, 8, 16),
+    each=200,
+    single=200,
+    lasting=1_000,
+    fleets=(1_000, 100_000, 1_000_000),
+    due=500,
+    rotations=5_000,
+    load=Load(rate=10, seconds=60),
+    customers=100,
+    outage=120,
 )
-QUICK = Sizes(rounds=1, at_once=(4,), each=8, single=4, lasting=8, fleets=(1_000,), due=20, rotations=20)
+QUICK = Sizes(
+    rounds=1,
+    at_once=(4,),
+    each=8,
+    single=4,
+    lasting=8,
+    fleets=(1_000,),
+    due=20,
+    rotations=20,
+    load=Load(rate=4, seconds=3),
+    customers=6,
+    outage=3,
+)
 
 
 class Bench:
@@ -151,6 +179,34 @@ class Bench:
             yield Line(f"size of {name}, after against before", "KiB", kib, lasted.sizes_before[name][0])
             yield Line(f"dead rows of {name} at the end; autovacuum came {vacuums} times", "rows", dead)
 
+    def bulkhead(self) -> Iterator[Line]:
+        """The rotations of one server while another hangs, against the same while it does not, in turn; then Vercel answers 5xx."""
+        self._found()
+        with TwoServers(self.parts, self.sizes.customers) as servers:
+            servers.alone(replace(self.sizes.load, seconds=min(5, self.sizes.load.seconds)))  # connections are open, code is warm
+            alone, beside, resumed = [], [], []
+            for number in range(self.sizes.rounds):
+                alone.append(servers.alone(self.sizes.load))
+                paced, seconds = servers.beside(self.sizes.load)
+                beside.append(paced)
+                resumed.append(seconds)
+                _tell(f"bulkhead: round {number + 1} of {self.sizes.rounds}")
+            yield line(
+                "rotations of one server while another hangs, against none",
+                "a second",
+                *[[one.rate for one in side] for side in (beside, alone)],
+            )
+            for percent in (50, 99):
+                times = [[percentile(one.seconds, percent) * 1000 for one in side] for side in (beside, alone)]
+                yield line(f"requested to completed, p{percent}, while another hangs, against none", "ms", *times)
+            yield line("from the return of the server that hung to the end of the last rotation that waited", "s", resumed)
+            budget = servers.outage(self.sizes.outage)
+            what = (
+                f"requests to Vercel for {budget.rotations} rotations that waited through {self.sizes.outage:g} s of 5xx, against one each"
+            )
+            yield Line(what, "requests", budget.sent, budget.rotations)
+            yield Line("from the end of that to the end of the last rotation", "s", budget.resumed)
+
     def _in_turn(self, contest: Contest, at_once: int, each: int) -> Iterator[Line]:
         floors, workers = self._rounds(contest, at_once, each, self.sizes.rounds + 1)
         for index, what in enumerate(("rotations", "retirements")):
@@ -179,10 +235,13 @@ class Bench:
 
     def _population(self, label: str, count: int) -> Population:
         """Who is rotated: others each time, since a floor that ended has taken along what it knew of its customers."""
+        self._found()
+        return settle(self.parts, count, label)
+
+    def _found(self) -> None:
         if not self._founded:
             found(self.parts)
             self._founded = True
-        return settle(self.parts, count, label)
 
     def _contest(self, at_once: int) -> Contest:
         """Both sides with as many threads as work is to be done at once, spread over the same number of processes; kept while it fits."""
