@@ -23,6 +23,7 @@ from rotation.store.sql import SqlStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rotation.cases import ResourceCase
     from rotation.ports import Ports
 
 AT_ONCE = Policy(grace=timedelta(0), blocked=timedelta(0))
@@ -86,10 +87,14 @@ def rotate_and_retire(resource_id: str, ports: Ports) -> float:
     driver.advance(lifecycle.STORY, rotation_id, ports)
     if (ended := store.views.rotation(rotation_id).rotation).state is not RotationState.COMPLETED:
         raise BenchFailed(f"{rotation_id} is {ended.state}: {ended.problem}")
-    for line in store.views.credentials(resource_id)[1:]:
-        if line.credential.stage is not Stage.RETIRED:
-            _retire(line.credential.id, ports, store)
+    for credential_id in store.amend(resource_id, _replaced):
+        _retire(credential_id, ports, store)
     return time.perf_counter() - began
+
+
+def _replaced(case: ResourceCase) -> tuple[None, tuple[str, ...]]:
+    """The old logins that are still alive. Nothing is written; and nothing is read that grows with every rotation."""
+    return None, tuple(one.id for one in case.credentials if one.stage is not Stage.CURRENT)
 
 
 def _retire(credential_id: str, ports: Ports, store: SqlStore) -> None:

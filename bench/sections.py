@@ -73,7 +73,7 @@ FULL = Sizes(
     fleets=(1_000, 100_000, 1_000_000),
     due=500,
     rotations=5_000,
-    load=Load(rate=10, seconds=60),
+    load=Load(rate=5, seconds=40),
     customers=100,
     outage=120,
 )

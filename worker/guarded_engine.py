@@ -37,8 +37,8 @@ TEMPER = Temper(longest=timedelta(seconds=10), try_lasts=timedelta(seconds=2 * T
 SPREAD = timedelta(seconds=20)
 """Over how long those come back who were kept from a server: not all at once, and with the breaker's pause well within a minute."""
 
-BUSY = timedelta(seconds=1)
-"""When those come back who found no place at a server that answers: between this and twice this."""
+BUSY, BUSY_SPREAD = timedelta(seconds=2), timedelta(seconds=8)
+"""When those come back who found no place: its calls take long, so that looking every second would cost more than it gains."""
 
 PERSON_AFTER = timedelta(minutes=1)
 """A server that has not answered for so long is a matter for a person."""
@@ -158,7 +158,7 @@ class GuardedEngine:
             raise self._kept_back(server, pause)
         place = bulkhead.take(max(1, min(self._threads, server.connections)))
         if place is None:
-            raise NotAsked(f"{server.name}: enough of this worker's threads wait for it", retry_after=self._later(BUSY, BUSY))
+            raise NotAsked(f"{server.name}: enough of this worker's threads wait for it", retry_after=self._later(BUSY, BUSY_SPREAD))
         try:
             if breaker.is_open:
                 self._try(server, breaker, deadline)
