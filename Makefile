@@ -26,7 +26,7 @@ unexport HOME
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lint-compose ci bench flower secrets lock audit clean python linux runtime dev
+.PHONY: help demo test lint lint-compose ci crash sim mutants canary bench flower secrets lock audit clean python linux runtime dev
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf 'make %-13s %s\n' "$$name" "$$text"; done
@@ -58,6 +58,15 @@ lint-compose: ## docker-compose.yml as Docker reads it, where a Docker Compose i
 	else echo 'lint-compose: no Docker Compose here; the tests hold the file against the schema'; fi
 
 ci: lint test ## what CI runs: lint and test
+
+crash: linux dev ## a real worker dies at every boundary, and must have lost nothing (SAMPLE=60 SEED=1 for some)
+	@$(VENV) -m tests.crash $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+sim: dev ## worlds in which anything may happen, on the real stories (SEEDS=10000, SEED=7 for one with its story)
+	@$(VENV) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
+
+mutants: dev ## each safeguard of the protocol left out: which worlds find it
+	@$(VENV) -m tests.mutants $(ARGS)
 
 bench: linux dev ## the whole worker against a bare script that does the same work
 	@$(VENV) -m bench $(ARGS)

@@ -40,7 +40,8 @@ FAULT = 503
 
 UNDER_WAY: LiteralString = "SELECT count(*) FROM rotations WHERE state IN ('requested', 'planned', 'created', 'verified', 'offered')"
 SECONDS: LiteralString = "SELECT extract(epoch FROM ended_at - requested_at) FROM rotations WHERE id = ANY(%s) AND state = 'completed'"
-ATTEMPTS: LiteralString = "SELECT count(*) FROM attempts WHERE rotation_id = ANY(%s)"
+SENT: LiteralString = "SELECT count(*) FROM attempts WHERE rotation_id = ANY(%s) AND NOT (state = 'not_applied' AND status IS NULL)"
+"""The attempts that were opened, but for those of which not one byte was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class TwoServers:
         time.sleep(seconds)
         self.parts.vercel.script([])
         resumed = self._wait_for_all()
-        return Budget(len(asked), int(self._numbers(ATTEMPTS, asked)[0]), resumed)
+        return Budget(len(asked), int(self._numbers(SENT, asked)[0]), resumed)
 
     def _paced(self, load: Load) -> Paced:
         began = time.monotonic()

@@ -9,7 +9,7 @@ server
     a database server: host, port, TLS, admin credential, how many connections we may use. Resources name one.
 resource
     one database of a customer, known to Vercel by (installation, resource id); it has an engine, a server, a policy and secret
-    templates. `active`, `paused` (a person holds it back), `leaving`, `gone`.
+    templates. `active`, `paused` (a person holds it back), `leaving`, `gone`. *Held*: we have paused it ourselves, with a reason.
 secret
     one environment variable that Vercel holds for the resource: name, value, prefix, values per environment.
 credential
@@ -30,6 +30,10 @@ retire, revoke
     retire: what happens to a previous credential as a whole. Revoke: block, end sessions, remove; after it nobody can log in with it.
 waiting for use
     a previous credential whose grace is over but which is still used.
+astray
+    a login that is not as its row says: it must work and does not, or has ended and is there again. The *healer* puts it right.
+orphan
+    a login that carries our mark and has no row.
 engine
     the adapter for one kind of database.
 policy

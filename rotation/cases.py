@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from rotation.states import Alarm, ResourceState, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from rotation.model import Attempt, Credential, Event, Installation, Policy, Request, Resource, Rotation, Schedule
+    from rotation.states import RotationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class RotationCase:
     installation: Installation
     requests: tuple[Request, ...]
     attempts: tuple[Attempt, ...]
-    """Every attempt of this rotation, and those of others that may still be on their way."""
+    """Every attempt of this rotation, and those of others that may still be on their way, by a clock that is wrong by a day at most."""
     credentials: tuple[Credential, ...]
     """Every credential of the resource whose login may exist."""
     present_policy: Policy
@@ -87,6 +89,12 @@ class RotationCase:
         """The credential that the store calls current; None before the first rotation of an empty resource."""
         return next((one for one in self.credentials if one.stage is Stage.CURRENT), None)
 
+    @property
+    def places(self) -> Mapping[str, RotationState | Stage]:
+        """Where each other row stood that a move of this rotation may write."""
+        ahead = {} if self.ahead is None else {self.ahead.id: self.ahead.state}
+        return {one.id: one.stage for one in self.credentials} | ahead
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialCase:
@@ -107,6 +115,11 @@ class CredentialCase:
         """The credential that the store calls current."""
         return next((one for one in self.credentials if one.stage is Stage.CURRENT), None)
 
+    @property
+    def places(self) -> Mapping[str, RotationState | Stage]:
+        """As in `RotationCase`."""
+        return {one.id: one.stage for one in self.credentials}
+
 
 @dataclass(frozen=True, slots=True)
 class ResourceCase:
@@ -119,6 +132,8 @@ class ResourceCase:
     credentials: tuple[Credential, ...]
     keyed_request: Request | None = None
     """An earlier request of this resource with the key that was asked about."""
+    generations: int = 0
+    """The highest generation ever recorded for the resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +156,10 @@ class Move:
     opens_attempt: AttemptTerms | None = None
     schedule: Schedule | None = None
     resource_state: ResourceState | None = None
+    held_because: str = ""
+    """With `resource_state`: why we hold the resource back ourselves."""
+    found: tuple[Credential, ...] = ()
+    """Logins that were found on a server and get their rows now."""
     unparks: bool = False
     """A push was taken again: the resource's installation is parked no more, right after this is recorded."""
 

@@ -15,7 +15,7 @@ import structlog
 from rotation import policy
 from rotation.cases import Deadline, Move, RotationCase, Wait
 from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable, Unreachable
-from rotation.states import RotationState
+from rotation.states import Alarm, RotationState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,10 +101,27 @@ def call_deadline(case: RotationCase | CredentialCase, ports: Ports) -> Deadline
 def store_now(case: RotationCase | CredentialCase, ports: Ports) -> datetime:
     """The store's clock now, without asking it: its reading when the case was read, and the time since.
 
-    It may be ahead by as long as that reading took, never behind: a grace that begins here is never too short.
+    It may be ahead by as long as that reading took, and behind only on a machine that was suspended since, for as long as that lasted.
     """
     read_at = case.claim.deadline.at - ports.terms.claim.total_seconds()
     return case.now + timedelta(seconds=ports.clock.monotonic() - read_at)
+
+
+def clocks_disagree(case: RotationCase | CredentialCase, ports: Ports) -> Wait | None:
+    """What to do when the store's clock and this worker's are too far apart for one of them to be believed: nothing, with an alarm.
+
+    A grace that begins or ends by a wrong clock is too short, and so is the time that an attempt is held to be on its way.
+    """
+    theirs, tolerance = store_now(case, ports), ports.terms.clock_tolerance
+    apart = abs(ports.clock.now() - theirs)
+    if apart <= tolerance:
+        return None
+    return Wait(
+        until=theirs + tolerance,
+        problem=f"this worker's clock and the store's are {int(apart.total_seconds())} s apart",
+        advice="mend the clocks (NTP); nothing is pushed and nothing is retired until they agree",
+        alarm=Alarm.CLOCKS_DISAGREED,
+    )
 
 
 def _decide(story: Story[Case], case: Case, ports: Ports) -> Move | Wait:

@@ -134,13 +134,14 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
     exists = ports.sink.resource_exists(case.resource, case.installation, driver.call_deadline(case, ports))
     if exists is not False:
         return _again(case, attempt, now, ports, problem=f"Vercel answered {attempt.status} to the push", alarm=Alarm.PUSH_REFUSED)
+    said_at = driver.store_now(case, ports)  # the worker may have stood still since the push was answered
     since = case.rotation.missing_since if _last_status(case) in (404, 410) else None  # another answer in between: it is there
-    if since is None or now - since < MISSING_CONFIRMED_AFTER:
+    if since is None or said_at - since < MISSING_CONFIRMED_AFTER:
         return Wait(
-            until=(since or now) + MISSING_CONFIRMED_AFTER,
+            until=(since or said_at) + MISSING_CONFIRMED_AFTER,
             problem="Vercel says that the resource is gone",
             attempt=attempt,
-            missing_since=since or now,
+            missing_since=since or said_at,
         )
     why = "Vercel said twice that the resource is gone"
     lost = abandoned(case.rotation, now, why, alarm=Alarm.RESOURCE_MISSING)

@@ -15,7 +15,7 @@ from rotation.states import ALIVE_STAGES, InUse, RotationState, Stage, Trigger
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rotation.cases import RotationCase
+    from rotation.cases import ResourceCase, RotationCase
     from rotation.model import Credential, Rotation
 
 
@@ -103,6 +103,36 @@ def released(credential: Credential, now: datetime) -> Credential:
     )
 
 
+def is_owed(credential: Credential, now: datetime, *, offered: bool) -> bool:
+    """Whether the login must work now, so that it is made again when its server has lost it. `offered`: its rotation is.
+
+    One whose grace is over is left to its retirement, unless that only waits for the login's use to end.
+    """
+    match credential.stage:
+        case Stage.CURRENT:
+            return True
+        case Stage.PENDING:
+            return offered
+        case Stage.PREVIOUS:
+            in_grace = credential.grace_ends_at is None or now < credential.grace_ends_at
+            waits = credential.tries == 0 and credential.due_at is not None and now < credential.due_at
+            return in_grace or (waits and not credential.compromised)
+        case _:
+            return False
+
+
+def may_be_mended(credential: Credential, case: ResourceCase) -> bool:
+    """Whether its login may be made as its row says: there again if it must work, gone again if it has ended.
+
+    While we hold the resource back, its rows are known to be older than its logins.
+    """
+    if credential.stage in (Stage.RETIRED, Stage.DISCARDED):
+        return True
+    rotation = case.open_rotation
+    offered = rotation is not None and rotation.state is RotationState.OFFERED and rotation.credential_id == credential.id
+    return not case.resource.held_because and is_owed(credential, case.now, offered=offered)
+
+
 def departure(
     credentials: tuple[Credential, ...],
     open_rotation: Rotation | None,
@@ -113,12 +143,16 @@ def departure(
 ) -> tuple[Credential, ...]:
     """The resource leaves: nothing is pushed any more, and every login goes, none later than `ends_at`; None keeps them all.
 
-    A login that was never offered goes either way.
+    A login that was never offered goes either way. One that is being removed already is given as it is: who works on it looks again, so
+    that the last one takes the resource with it.
     """
     offered = open_rotation is not None and open_rotation.state is RotationState.OFFERED
-    changed = list(with_time_to_undo_over(credentials, now))
+    over = {one.id: one for one in with_time_to_undo_over(credentials, now)}
+    changed = []
     for credential in credentials:
-        if credential.stage is Stage.PENDING and not offered:
+        if credential.stage in (Stage.BLOCKED, Stage.DISCARDING):
+            changed.append(over.get(credential.id, credential))
+        elif credential.stage is Stage.PENDING and not offered:
             changed.append(discarded(credential, discard_at))
         elif credential.stage in (Stage.PENDING, Stage.CURRENT, Stage.PREVIOUS):
             changed.append(released(credential, now) if ends_at is None else _ending(credential, now, ends_at))

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 BEHIND_ANOTHER = timedelta(seconds=10)
 """How often a follow-up looks whether it may go, besides being told; and how long an emergency lets a push that is under way end."""
 
+VERIFIED_FOR = timedelta(minutes=1)
+"""How long a login that was proved is taken to be there. A later failover is the healer's business."""
+
 
 # -- the steps, in the order in which they happen
 
@@ -95,13 +98,7 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
     held = _held(case, ports)
     if held is not None:
         return held
-    differences: tuple[Fault, ...] = ()
-    if not case.pushes_again:  # otherwise its login exists
-        credential = case.credential
-        verifier = _open(case, credential, "verifier", ports)
-        like = None if case.current is None else case.current.username
-        engine = ports.engines[case.resource.spec.engine]
-        differences = engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
+    differences = _admitted(case, ports)
     created = endings.onward(case, RotationState.CREATED, created_at=driver.store_now(case, ports))
     try:
         return _verify(replace(case, rotation=created), differences, ports)
@@ -110,21 +107,28 @@ def create(case: RotationCase, ports: Ports) -> Move | Wait:
 
 
 def verify(case: RotationCase, ports: Ports) -> Move | Wait:
-    """Step 3, `created` to `verified`: log in with exactly what will be pushed, and compare the rights with the current login's."""
+    """Step 3, `created` to `verified`: log in with exactly what will be pushed, and compare the rights with the current login's.
+
+    What brings a rotation here is that this failed before. So the login is made once more: the server may have lost it in a failover.
+    """
     held = _held(case, ports)
     if held is not None:
         return held
-    differences: tuple[Fault, ...] = ()
-    if case.current is not None and not case.pushes_again:
-        engine = ports.engines[case.resource.spec.engine]
-        deadline = driver.call_deadline(case, ports)
-        differences = engine.parity(case.resource, case.credential.username, case.current.username, deadline)
-    return _verify(case, differences, ports)
+    return _verify(case, _admitted(case, ports), ports)
 
 
 def offer(case: RotationCase, ports: Ports) -> Move | Wait:
-    """Step 4, `verified` to `offered`: write down that we are about to push. The point of no return."""
-    return _held(case, ports) or _limited(case, ports) or _offered(case, ports)
+    """Step 4, `verified` to `offered`: write down that we are about to push. The point of no return.
+
+    What was verified some time ago, before it had to wait, is verified once more.
+    """
+    held = _held(case, ports) or _limited(case, ports)
+    if held is not None:
+        return held
+    verified_at = case.rotation.verified_at
+    if verified_at is None or case.now - verified_at > VERIFIED_FOR:
+        return _verify(case, _admitted(case, ports), ports)
+    return _offered(case, ports)
 
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
@@ -135,13 +139,16 @@ def push(case: RotationCase, ports: Ports) -> Move | Wait:
     if held is not None:
         return held
     if _unsent(case) is None:
-        limited = _limited(case, ports)
-        if limited is not None:
-            return limited
+        held = _clocks_disagree(case, ports) or _limited(case, ports)
+        if held is not None:
+            return held
         case = ports.store.open_attempt(case, _attempt_terms(ports))
     attempt = _unsent(case)
     if attempt is None:
         raise LostClaim("the attempt that was opened is not there")
+    disagreement = _clocks_disagree(case, ports)
+    if disagreement is not None:  # the attempt has its times by a clock that may be wrong: it must not be sent
+        return replace(disagreement, attempt=_not_sent(attempt, case, ports))
     login = Login(case.credential.username, _open(case, case.credential, "password", ports))
     outcome = ports.sink.push(
         case.resource,
@@ -150,7 +157,8 @@ def push(case: RotationCase, ports: Ports) -> Move | Wait:
         lambda: ports.store.may_send(case.claim, attempt),
         driver.call_deadline(case, ports),
     )
-    answered_at = driver.store_now(case, ports)
+    # A machine that was suspended meanwhile knows less time to have passed: the grace must not begin before the answer.
+    answered_at = ports.store.now() if driver.clocks_disagree(case, ports) else driver.store_now(case, ports)
     answered = replace(attempt, state=outcome.attempt_state, status=outcome.status, note=outcome.note, answered_at=answered_at)
     return endings.after_push(case, answered, outcome, answered_at, ports)
 
@@ -240,6 +248,15 @@ def _held(case: RotationCase, ports: Ports) -> Wait | None:
     return Wait(until=case.now + endings.PARKED_PROBE, problem=endings.parked(case), advice=endings.unpark(case))
 
 
+def _clocks_disagree(case: RotationCase, ports: Ports) -> Wait | None:
+    """By a wrong clock a grace would begin too early, and an older push would seem to have expired.
+
+    An emergency promises no grace, so it waits only when there is such a push.
+    """
+    doubtful = any(one.unanswered and one.credential_id != case.rotation.credential_id for one in case.attempts)
+    return driver.clocks_disagree(case, ports) if doubtful or not endings.emergency(case) else None
+
+
 def _limited(case: RotationCase, ports: Ports) -> Wait | None:
     """Whether Vercel answers at all, and a place in its rate limit. One that lies ahead is kept on the row and used when it comes back.
 
@@ -310,6 +327,17 @@ def _context(case: RotationCase, credential_id: str, purpose: str) -> SealContex
     return SealContext(case.resource.spec.installation_id, case.resource.id, credential_id, purpose)
 
 
+def _admitted(case: RotationCase, ports: Ports) -> tuple[Fault, ...]:
+    """The database knows the login, made from the stored verifier. Gives what it may do less, more or otherwise than the current one."""
+    if case.pushes_again:  # its login exists
+        return ()
+    credential = case.credential
+    verifier = _open(case, credential, "verifier", ports)
+    like = None if case.current is None else case.current.username
+    engine = ports.engines[case.resource.spec.engine]
+    return engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
+
+
 def _open(case: RotationCase, credential: Credential, purpose: str, ports: Ports) -> Sensitive:
     sealed = credential.sealed_password if purpose == "password" else credential.sealed_verifier
     if sealed is None:
@@ -338,10 +366,16 @@ def _alarm(error: RolloverError) -> Alarm | None:
             return Alarm.ROTATION_FAILED
 
 
+def _not_sent(attempt: Attempt, case: RotationCase, ports: Ports) -> Attempt:
+    now = driver.store_now(case, ports)
+    return replace(attempt, state=AttemptState.NOT_APPLIED, answered_at=now, note="not sent: the clocks disagree")
+
+
 def _setback(case: RotationCase, error: RolloverError) -> policy.Setback:
     """A login that is refused while it is verified may only not have reached a replica or a pooler yet."""
     if isinstance(error, Refused | Invalid):
-        return policy.Setback.UNVERIFIED if case.rotation.state is RotationState.CREATED else policy.Setback.REFUSED
+        made = case.rotation.state in (RotationState.CREATED, RotationState.VERIFIED)
+        return policy.Setback.UNVERIFIED if made else policy.Setback.REFUSED
     return policy.Setback.UNAVAILABLE
 
 

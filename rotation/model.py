@@ -15,6 +15,9 @@ from rotation.states import AttemptState, InUse, PushBy, ResourceState, Rotation
 if TYPE_CHECKING:
     from rotation.sensitive import Sensitive
 
+DOUBTED_FOR = timedelta(days=1)
+"""For how long an attempt that was never answered is told of after it has expired: by as much a clock may be wrong."""
+
 APPLICATION_NAME = "rollover"
 """How our own sessions introduce themselves to a database, so that use sampling can leave them out."""
 
@@ -158,7 +161,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One database of a customer, with the revision of its spec that applies and the server that it names."""
+    """One database of a customer, with the revision of its spec that applies and the server that it names.
+
+    `held_because` is why we paused it ourselves; nothing where a person did.
+    """
 
     id: str
     state: ResourceState
@@ -166,6 +172,7 @@ class Resource:
     spec: ResourceSpec
     server: Server
     schedule: Schedule = Schedule()
+    held_because: str = ""
 
     @property
     def name(self) -> str:
@@ -180,7 +187,10 @@ class Credential:
     `grace_ends_at` is None while the clock is stopped (not yet previous, or superseded and waiting for the newest rotation).
     `unblock_until` is set when a person gave it a new end: until then a worker that was slower may still block it, so it is let in
     again at once and once more at that time.
-    `alarm` is the name of what wants a person, until it moves on. `last_seen_at` is written by use sampling alone.
+    `alarm` is the name of what wants a person, until it moves on.
+    `last_seen_at` is written by use sampling alone; `astray_at`, `mending_until` and `tried_at` by the healer alone: since when the login
+    is not as its row says, until when somebody may be putting that right, and when it was last logged in with.
+    `found_at` is set on a login that was found on a server without a row, after the store was set back: its password was never known.
     """
 
     id: str
@@ -208,6 +218,10 @@ class Credential:
     problem: str = ""
     alarm: str | None = None
     last_seen_at: datetime | None = None
+    astray_at: datetime | None = None
+    mending_until: datetime | None = None
+    tried_at: datetime | None = None
+    found_at: datetime | None = None
     fence: int = 0
 
 
@@ -283,7 +297,12 @@ class Attempt:
 
     def on_its_way(self, now: datetime) -> bool:
         """Whether Vercel may still apply it after `now`."""
-        return self.state in (AttemptState.OPEN, AttemptState.UNKNOWN) and now < self.expires_at
+        return self.unanswered and now < self.expires_at
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether what became of it was never known, by whatever clock."""
+        return self.state in (AttemptState.OPEN, AttemptState.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +338,25 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class KnownLogin:
-    """A login on a server that carries our marker."""
+    """A login on a server; `credential_id` is that of our marker, None where it carries none.
+
+    `prefix` and `generation` are what its name was made of, "" and 0 for a name that we did not make.
+    """
 
     username: str
-    credential_id: str
+    credential_id: str | None
     can_log_in: bool
+    prefix: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A resource, the highest generation ever recorded for it, and whether a rotation of it is open."""
+
+    resource: Resource
+    generations: int
+    under_way: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SealContext,
         Server,
         Session,
+        Standing,
     )
     from rotation.sensitive import Sensitive
 
@@ -129,7 +130,8 @@ class Engine(Protocol):
         """Afterwards the login exists, can log in with the password behind `verifier`, and has the rights and settings of `like`.
 
         `like` is the user name of the current credential, None for the first. Gives what `parity` would say now, and nothing for the
-        first. A login of that name without our marker for this credential is a name clash: `Refused`.
+        first; `Unavailable` while that one is gone itself. A login of that name without our marker for this credential is a name
+        clash, `Refused`; only one that was adopted may carry none.
         """
         ...
 
@@ -174,6 +176,14 @@ class Engine(Protocol):
 
     def list_logins(self, server: Server, deadline: Deadline) -> tuple[KnownLogin, ...]:
         """Every login on the server that carries a marker of ours."""
+        ...
+
+    def find_logins(self, server: Server, usernames: Sequence[str], deadline: Deadline) -> tuple[KnownLogin, ...]:
+        """Those of these logins that the server has, with a marker or without."""
+        ...
+
+    def verifier(self, password: Sensitive, entropy: Entropy) -> Sensitive:
+        """What this database keeps of the password, for a login that was not minted here. No connection is needed."""
         ...
 
     def clock(self, server: Server, deadline: Deadline) -> datetime:
@@ -328,6 +338,52 @@ class Store(Protocol):
 
     def end_alarm(self, name: str, subject: str) -> None:
         """It stands no more. None that does: a no-op."""
+
+    def resource(self, resource_id: str) -> Resource:
+        """The resource as it is now. Raises `NotFound`."""
+        ...
+
+    def due_looks(self, limit: int) -> tuple[str, ...]:
+        """Servers whose logins were not looked at for `Terms.look`; each is marked as being looked at now."""
+        ...
+
+    def owed_logins(self, server: str) -> tuple[Credential, ...]:
+        """Every credential whose login must work on this server now; none of a resource that we hold back ourselves."""
+        ...
+
+    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
+        """Those of these credentials that have a row, whatever their stage."""
+        ...
+
+    def standings(self, server: str) -> tuple[Standing, ...]:
+        """Every resource on this server that is not gone, with the highest generation ever recorded for it."""
+        ...
+
+    def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:
+        """Note that the server's logins were looked at now, and how many of them have no row; the next look is due after `again`."""
+        ...
+
+    def note_tried(self, ids: Sequence[str]) -> None:
+        """Note that these credentials were logged in with now."""
+        ...
+
+    def note_astray(self, ids: Sequence[str]) -> None:
+        """Note that the logins of these credentials are not as their rows say; of one that was noted before, nothing changes."""
+        ...
+
+    def begin_mending(self, credential_id: str) -> CredentialCase | None:
+        """Say, before it is done, that the login is made as its row says; `Terms.mending` is left for it, the deadline of the claim.
+
+        The row is read again under its lock. None when it is not astray, when the login is neither owed nor ended, or when somebody
+        holds the row or is at it already. The fence stays as it is, so that no rotation is disturbed.
+        """
+        ...
+
+    def end_mending(self, credential_id: str, event: Event | None) -> bool:
+        """The login is as its row says: not astray any more. False, and nothing is written, when it was not.
+
+        With one event, if anything was done about it.
+        """
         ...
 
 
@@ -341,6 +397,10 @@ class Terms:
     hint: timedelta = timedelta(seconds=30)
     clock_tolerance: timedelta = timedelta(seconds=30)
     usage_sample: timedelta = timedelta(seconds=60)
+    look: timedelta = timedelta(seconds=60)
+    login_check: timedelta = timedelta(minutes=15)
+    mending: timedelta = timedelta(seconds=10)
+    """How long putting a login right may take, so that nobody takes it away meanwhile: well below what an emergency may take."""
 
 
 @dataclass(frozen=True, slots=True)

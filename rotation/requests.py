@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rotation import endings, generations, policy
 from rotation.cases import Move
 from rotation.errors import Conflict, LostClaim
+from rotation.holds import held_back
 from rotation.model import Credential, Event, Request, Rotation, Schedule, SealContext, new_id
 from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
 
@@ -242,12 +243,18 @@ def _repeated(earlier: Request, asked: Asked) -> Received:
 
 def _refuse_unless_active(resource: Resource) -> None:
     match resource.state:
+        case ResourceState.PAUSED if resource.held_because:
+            raise Conflict(_held(resource))
         case ResourceState.PAUSED:
             raise Conflict(f"{resource.name} is paused: `rollover resource resume {resource.name}` first")
         case ResourceState.LEAVING | ResourceState.GONE:
             raise Conflict(f"{resource.name} is {resource.state}: it is not rotated any more")
         case ResourceState.ACTIVE:
             return
+
+
+def _held(resource: Resource) -> str:
+    return f"{resource.name} is held, as {resource.held_because}: `rollover reconcile --after-restore` first"
 
 
 def _compromised(case: ResourceCase, asked: Asked) -> tuple[Credential, ...]:
@@ -275,13 +282,7 @@ def pause(resource_id: str, actor: str, why: str, ports: Ports) -> None:
         if case.resource.state is ResourceState.PAUSED:
             return None, None
         _refuse_unless_active(case.resource)
-        begun = case.open_rotation if case.open_rotation is not None and case.open_rotation.state in BEFORE_OFFER else None
-        return Move(
-            event=Event("resource_paused", actor, why),
-            resource_state=ResourceState.PAUSED,
-            rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered
-            credentials=generations.with_time_to_undo_stopped(case.credentials, case.now),
-        ), None
+        return held_back(case, Event("resource_paused", actor, why)), None
 
     ports.store.amend(resource_id, decide)
 
@@ -294,6 +295,8 @@ def resume(resource_id: str, actor: str, why: str, ports: Ports) -> None:
             return None, None
         if case.resource.state is not ResourceState.PAUSED:
             raise Conflict(f"{case.resource.name} is {case.resource.state}: it cannot be resumed")
+        if case.resource.held_because:
+            raise Conflict(_held(case.resource))
         waiting = case.open_rotation or case.requested_rotation
         return Move(
             event=Event("resource_resumed", actor, why),

@@ -22,6 +22,7 @@ from rotation import driver, generations, policy
 from rotation.cases import Move, Wait
 from rotation.errors import AdminRefused, KeyMissing, NotAsked, Refused
 from rotation.model import Event, Login, SealContext
+from rotation.sensitive import Sensitive
 from rotation.states import ALIVE_STAGES, Alarm, InUse, ResourceState, Stage
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
     credential = case.credential
     if credential.unblock_until is not None and not _is_over(case):
         return _unblock(case, credential.unblock_until, ports)
-    held = _paused(case) or _too_early(case, ports) or _waits_for_use(case, ports)
+    held = _paused(case) or _too_early(case, ports) or _mended(case) or _waits_for_use(case, ports)
     if held is not None:
         return held
     _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
@@ -69,7 +70,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
 
 def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     """`blocked` to `retired`: end its sessions, remove the login, and prove that it is dead while the current one still logs in."""
-    held = _paused(case)
+    held = _paused(case) or _mended(case)
     if held is not None:
         return held
     credential = case.credential
@@ -77,7 +78,7 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     # The proof needs passwords, the removal does not: a missing key must not keep a login alive.
     engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     old = _login(case, credential, ports)
-    control = None if case.current is None else _login(case, case.current, ports)
+    control = None if case.current is None or case.current.found_at is not None else _login(case, case.current, ports)
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
     retired = _ended(credential, Stage.RETIRED, driver.store_now(case, ports))
     return _gone_with(case, retired, "login refused, no session left, login absent")
@@ -85,6 +86,9 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
 
 def discard(case: CredentialCase, ports: Ports) -> Move | Wait:
     """`discarding` to `discarded`: it never reached Vercel, so it may go as soon as nobody can still be creating it."""
+    held = _mended(case)
+    if held is not None:
+        return held
     credential = case.credential
     _engine(case, ports).withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
     discarded = _ended(credential, Stage.DISCARDED, driver.store_now(case, ports))
@@ -153,17 +157,17 @@ def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:
         return Wait(until=ends_at)
     if case.credential.compromised:
         return None  # it was promised no grace, so there is none to be cut short by a clock
+    disagreement = driver.clocks_disagree(case, ports)
+    if disagreement is not None:
+        return disagreement
     ours = ports.clock.now()
-    tolerance = ports.terms.clock_tolerance
-    if abs(ours - case.now) > tolerance:
-        apart = int(abs(ours - case.now).total_seconds())
-        return Wait(
-            until=case.now + tolerance,
-            problem=f"this worker's clock and the store's are {apart} s apart",
-            advice="mend the clocks (NTP); nothing is retired until they agree",
-            alarm=Alarm.CLOCKS_DISAGREED,
-        )
     return Wait(until=case.now + (ends_at - ours)) if ours < ends_at else None
+
+
+def _mended(case: CredentialCase) -> Wait | None:
+    """Somebody may be making the login again, and would do so after it was taken away: that is over in a few seconds."""
+    until = case.credential.mending_until
+    return Wait(until=until) if until is not None and case.now < until else None
 
 
 def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
@@ -222,6 +226,9 @@ def _keep(case: CredentialCase) -> tuple[str, ...]:
 
 
 def _login(case: CredentialCase, credential: Credential, ports: Ports) -> Login:
+    """What its end is proved with: its own password, or any where that was never known here, as it was found without a row."""
+    if credential.found_at is not None:
+        return Login(credential.username, Sensitive(ports.entropy.bytes(16).hex()))
     if credential.sealed_password is None:
         raise Refused(
             f"the password of {credential.id} was destroyed with its key, so that its end cannot be proved",

@@ -100,6 +100,12 @@ class Alarm(StrEnum):
     SERVER_UNREACHABLE = "server_unreachable"
     VERCEL_UNREACHABLE = "vercel_unreachable"
     WORK_OVERDUE = "work_overdue"
+    LOGIN_LOST = "login_lost"
+    LOGIN_NOT_HEALED = "login_not_healed"
+    LOGIN_REVIVED = "login_revived"
+    ORPHAN_FOUND = "orphan_found"
+    RESOURCE_HELD = "resource_held"
+    LOGINS_UNREADABLE = "logins_unreadable"
 
 
 ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {

@@ -8,13 +8,24 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 END_SECONDS = 30.0
 LOOK_SECONDS = 0.02
+
+
+class Child(Protocol):
+    """As much of `subprocess.Popen` as a process here needs."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class Process:
@@ -26,7 +37,7 @@ class Process:
         self.command = tuple(command)
         dies_with_us = ["setpriv", "--pdeathsig=KILL", *command]
         with log.open("ab") as output:
-            self._child = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
+            self._child: Child = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 dies_with_us,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -63,7 +63,9 @@ def assert_every_move_was_recorded_once(rig: Rig, resource: Resource) -> None:
     for rotation in rig.rotations(resource):
         if rotation.state is RotationState.COMPLETED:
             kinds = [f"rotation_{state}" for state in PATH]
-            assert {kind: moves[rotation.id, kind] for kind in kinds} == dict.fromkeys(kinds, 1)
+            told = {kind: moves[rotation.id, kind] for kind in kinds}
+            told[kinds[0]] += moves[rotation.id, "push_requested"]  # asked for as the same values once more
+            assert told == dict.fromkeys(kinds, 1)
             assert moves[rotation.id, f"rotation_{RotationState.CREATED}"] <= 1
     ends = Counter(dict(line.event.detail).get("credential") for line in lines if line.event.kind == "credential_retired")
     assert ends == Counter(one.id for one in rig.staged(resource, Stage.RETIRED))

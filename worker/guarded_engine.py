@@ -144,6 +144,15 @@ class GuardedEngine:
         with self._asking(server, deadline):
             return self._engine.list_logins(server, deadline)
 
+    def find_logins(self, server: Server, usernames: Sequence[str], deadline: Deadline) -> tuple[KnownLogin, ...]:
+        """As in the port."""
+        with self._asking(server, deadline):
+            return self._engine.find_logins(server, usernames, deadline)
+
+    def verifier(self, password: Sensitive, entropy: Entropy) -> Sensitive:
+        """As in the port; it needs no server."""
+        return self._engine.verifier(password, entropy)
+
     def clock(self, server: Server, deadline: Deadline) -> datetime:
         """As in the port."""
         with self._asking(server, deadline):

@@ -32,6 +32,8 @@ SECRETS = frozenset({"store_url", "broker_url", "keys", "audit_key", "vercel_cli
 """The settings that can also be given as a file, by `ROLLOVER_<NAME>_FILE`."""
 LONGEST_CLAIM = 45
 """Seconds; a lost worker's row is free again within this, so that it is resumed within a minute."""
+LONGEST_MENDING = 10
+"""Seconds for putting a login right: an emergency waits for it, and has 30 in all."""
 SHORTEST_AUDIT_KEY = 32
 """Characters of a key for the audit chain."""
 
@@ -186,6 +188,12 @@ class Settings(BaseSettings):
     visibility_timeout_seconds: Seconds = Field(default=300, description="When Redis gives a lost message again. More than the claim.")
     hint_seconds: Seconds = Field(default=30, description="How long a row that was sent to the workers is not sent again.")
     usage_sample_seconds: Seconds = Field(default=60, description="How often the sessions of each database server are looked at.")
+    look_seconds: Seconds = Field(
+        default=60, description="How often the logins of each database server are looked at, whether each is as its row says."
+    )
+    login_check_seconds: Seconds = Field(
+        default=900, description="How often each login that must work is tried with its password; at most 20 of a server at each look."
+    )
     max_grace: Duration = Field(default=timedelta(days=30), description="The longest grace period that anybody may ask for.")
     allow_private_hosts: bool = Field(
         default=False,
@@ -257,6 +265,9 @@ class Settings(BaseSettings):
             server_allowance=timedelta(seconds=self.server_allowance_seconds),
             hint=timedelta(seconds=self.hint_seconds),
             usage_sample=timedelta(seconds=self.usage_sample_seconds),
+            look=timedelta(seconds=self.look_seconds),
+            login_check=timedelta(seconds=self.login_check_seconds),
+            mending=timedelta(seconds=min(LONGEST_MENDING, self.call_deadline_seconds)),
         )
 
     @property

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 ADVANCE_ROTATIONS = "rollover.advance_rotations"
 ADVANCE_RETIREMENTS = "rollover.advance_retirements"
 SAMPLE_USE = "rollover.sample_use"
+LOOK_AFTER_LOGINS = "rollover.look_after_logins"
+HEAL_LOGINS = "rollover.heal_logins"
 
 OUTSTANDING = 1_000
 """How many rows may wait in one queue: a long backlog is not sent again every tick."""
@@ -65,6 +67,7 @@ def _sweep(store: Store) -> None:
     send(app, ADVANCE_ROTATIONS, Queue.URGENT, store.due_rotations(_room(Queue.URGENT), urgent=True))
     send(app, ADVANCE_RETIREMENTS, Queue.RETIREMENT, store.due_credentials(_room(Queue.RETIREMENT)))
     send(app, SAMPLE_USE, Queue.RETIREMENT, store.due_servers(AT_ONCE))
+    send(app, LOOK_AFTER_LOGINS, Queue.RETIREMENT, store.due_looks(AT_ONCE))
     requests.request_due(ports(), AT_ONCE)
     send(app, ADVANCE_ROTATIONS, Queue.SCHEDULED, store.due_rotations(_room(Queue.SCHEDULED), urgent=False))
 
@@ -85,6 +88,22 @@ def advance_retirements(ids: list[str]) -> None:
 def sample_use(names: list[str]) -> None:
     """Look at who is logged in on each server."""
     _each(lambda one: health.sample_use(one, ports()), names)
+
+
+@app.task(name=LOOK_AFTER_LOGINS)
+def look_after_logins(names: list[str]) -> None:
+    """Look whether every login on each server is as its row says, and send on those that are not."""
+    _each(_look_after, names)
+
+
+def _look_after(name: str) -> int:
+    return send(app, HEAL_LOGINS, Queue.URGENT, health.look_after(name, ports()))
+
+
+@app.task(name=HEAL_LOGINS)
+def heal_logins(ids: list[str]) -> None:
+    """Make each login as its row says. What is urgent elsewhere can wait for that: somebody cannot log in."""
+    _each(lambda one: health.heal(one, ports()), ids)
 
 
 @app.task(name=SEAL_AUDIT)

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261128alarms"
-down_revision = "20261123"
+down_revision = "20261128"
 branch_labels = None
 depends_on = None
 

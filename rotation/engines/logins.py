@@ -18,6 +18,7 @@ ALPHABET = string.ascii_letters + string.digits
 SHORTEST_PASSWORD = 32
 _FAIR = 256 - 256 % len(ALPHABET)
 _PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_MADE = re.compile(r"(?P<prefix>.+)_g(?P<generation>[1-9][0-9]{0,8})_[0-9a-f]{16}")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -36,6 +37,12 @@ def new_username(prefix: str, generation: int, entropy: Entropy) -> str:
         # PostgreSQL truncates at 63 bytes: two credentials would be one login.
         raise Refused("a login's name would be longer than 63 bytes", advice="shorten login_prefix")
     return name
+
+
+def parts_of(username: str) -> tuple[str, int]:
+    """The prefix and the generation that such a name was made of; "" and 0 for any other name."""
+    made = _MADE.fullmatch(username)
+    return (made["prefix"], int(made["generation"])) if made else ("", 0)
 
 
 def new_password(length: int, entropy: Entropy) -> Sensitive:

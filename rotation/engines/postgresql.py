@@ -30,7 +30,7 @@ from rotation.engines.postgresql_proof import Proof
 from rotation.engines.postgresql_rehearsal import rehearse
 from rotation.engines.postgresql_removal import block, end_nameless_sessions, find_login, remove_login
 from rotation.engines.postgresql_roles import make_role, mend_role, read_roles, roles_of
-from rotation.errors import Fault, NameClash, Refused
+from rotation.errors import Fault, NameClash, Refused, Unavailable
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.cases import Deadline
+    from rotation.engines.postgresql_admin import Row
     from rotation.engines.postgresql_roles import Role
     from rotation.model import Credential, Login, RenderedSecret, Resource, Server
     from rotation.ports import Clock, Entropy, Sealer
@@ -62,9 +63,15 @@ SEES_SESSIONS = sql.SQL("SELECT pg_has_role('pg_read_all_stats', 'USAGE')")
 
 CLOCK = sql.SQL("SELECT clock_timestamp()")
 
-MARKED = sql.SQL("""
-SELECT r.rolname::text, r.rolcanlogin, d.description
-  FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid WHERE d.classoid = 'pg_authid'::regclass""")
+CAN_LOG_IN = "r.rolcanlogin AND r.rolconnlimit <> 0 AND coalesce(r.rolvaliduntil > clock_timestamp(), true)"
+MARKED = sql.SQL(f"""
+SELECT r.rolname::text, {CAN_LOG_IN}, d.description
+  FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid WHERE d.classoid = 'pg_authid'::regclass""")  # noqa: S608 - a constant
+
+NAMED = sql.SQL(f"""
+SELECT r.rolname::text, {CAN_LOG_IN}, coalesce(d.description, '')
+  FROM pg_roles r LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+ WHERE r.rolname IN ({{names}})""")  # noqa: S608 - a constant
 
 
 class PostgresqlEngine:
@@ -95,7 +102,7 @@ class PostgresqlEngine:
         """A fresh name, a password, and the verifier that PostgreSQL gets instead of it."""
         username = logins.new_username(resource.spec.database.login_prefix, generation, entropy)
         password = logins.new_password(resource.spec.password_length, entropy)
-        return Minted(username, password, scram.verifier(password, scram.Salting(entropy.bytes(scram.SALT_BYTES))))
+        return Minted(username, password, self.verifier(password, entropy))
 
     def preflight(self, resource: Resource, deadline: Deadline) -> tuple[Fault, ...]:
         """Every right that is missing, with the SQL that gives it."""
@@ -125,11 +132,13 @@ class PostgresqlEngine:
                 finished = comparison.is_alike(seen)
             except NameTaken:
                 seen = comparison.read(session)
-                self._expect_ours(resource, seen.get(comparison.name), credential)
+                if not (credential.adopted and self._is_nobodys(seen.get(comparison.name))):
+                    self._expect_ours(resource, seen.get(comparison.name), credential)
                 finished = False
             model = seen.get(like) if like else None
             if like and model is None:
-                raise Refused(f"{resource.server.name}: the login {like}, which the new one is to be like, does not exist")
+                # The healer makes it again: that is no reason to give up.
+                raise Unavailable(f"{resource.server.name}: the login {like}, which the new one is to be like, does not exist")
             if not finished:
                 session.act("mend a login", list(mend_role(seen[comparison.name], comparison.owner, verifier, model)))
                 seen = comparison.read(session)
@@ -192,14 +201,33 @@ class PostgresqlEngine:
         """The roles whose comment is a mark of ours."""
         with self._admin.session(server, deadline) as session:
             marked = session.rows("read marked logins", MARKED)
-        known = ((name, self._sealer.recognise(comment), can_log_in) for name, can_log_in, comment in marked)
-        return tuple(KnownLogin(name, credential_id, can_log_in) for name, credential_id, can_log_in in known if credential_id)
+        return tuple(one for one in map(self._known, marked) if one.credential_id is not None)
+
+    def find_logins(self, server: Server, usernames: Sequence[str], deadline: Deadline) -> tuple[KnownLogin, ...]:
+        """The roles of these names."""
+        if not usernames:
+            return ()
+        with self._admin.session(server, deadline) as session:
+            named = session.rows("read logins", NAMED.format(names=sql.SQL(", ").join(map(sql.Literal, usernames))))
+        return tuple(map(self._known, named))
+
+    def verifier(self, password: Sensitive, entropy: Entropy) -> Sensitive:
+        """A SCRAM verifier with a salt of its own."""
+        return scram.verifier(password, scram.Salting(entropy.bytes(scram.SALT_BYTES)))
+
+    def _known(self, row: Row) -> KnownLogin:
+        name, can_log_in, comment = row
+        return KnownLogin(name, self._sealer.recognise(comment), can_log_in, *logins.parts_of(name))
 
     def clock(self, server: Server, deadline: Deadline) -> datetime:
         """As `clock_timestamp()` tells it."""
         with self._admin.session(server, deadline) as session:
             read_at: datetime = session.rows("read the clock", CLOCK)[0][0]
         return read_at.astimezone(UTC)
+
+    def _is_nobodys(self, role: Role | None) -> bool:
+        """Whether a role carries no mark of ours, as one that was adopted does not."""
+        return role is not None and (role.comment is None or self._sealer.recognise(role.comment) is None)
 
     def _expect_ours(self, resource: Resource, role: Role | None, credential: Credential) -> None:
         if role is None or role.comment is None or self._sealer.recognise(role.comment) != credential.id:

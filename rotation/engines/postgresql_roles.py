@@ -149,13 +149,14 @@ def make_role(name: str, owner: str, verifier: Sensitive, marker: str, like: Rol
 def mend_role(role: Role, owner: str, verifier: Sensitive, like: Role | None) -> Iterator[sql.Composed]:
     """What makes an existing login the one that `make_role` makes. The verifier is stated always: nobody but a superuser can read it."""
     name = sql.Identifier(role.name)
-    attributes = [sql.SQL("PASSWORD {verifier}").format(verifier=sql.Literal(verifier.reveal()))]
+    attributes = [sql.SQL("PASSWORD {verifier} VALID UNTIL 'infinity'").format(verifier=sql.Literal(verifier.reveal()))]
     if not role.can_log_in:
         attributes.append(sql.SQL("LOGIN").format())
     if not role.inherits:
         attributes.append(sql.SQL("INHERIT").format())
-    if like and role.connection_limit != like.connection_limit:
-        attributes.append(sql.SQL("CONNECTION LIMIT {limit}").format(limit=sql.Literal(like.connection_limit)))
+    limit = like.connection_limit if like else (role.connection_limit or -1)
+    if role.connection_limit != limit:
+        attributes.append(sql.SQL("CONNECTION LIMIT {limit}").format(limit=sql.Literal(limit)))
     yield sql.SQL("ALTER ROLE {role} {attributes}").format(role=name, attributes=sql.SQL(" ").join(attributes))
     if owner not in role.memberships:
         yield sql.SQL("GRANT {owner} TO {role}").format(owner=sql.Identifier(owner), role=name)

@@ -6,11 +6,11 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, func, select, text
 
 from rotation.cases import CredentialCase, ResourceCase, RotationCase
 from rotation.errors import NotFound
-from rotation.model import Resource
+from rotation.model import DOUBTED_FOR, Resource
 from rotation.states import ResourceState, RotationState
 from rotation.store import due
 from rotation.store.direct import CompiledStatement
@@ -76,7 +76,7 @@ def _alive(dialect: str) -> str:
 
 
 def _rotation_parts(dialect: str) -> dict[str, str]:
-    now = "(SELECT clock_timestamp())" if dialect == "postgresql" else ":now"
+    since = f"(SELECT clock_timestamp()) - interval '{DOUBTED_FOR.days} days'" if dialect == "postgresql" else ":since"
     requested = "(SELECT id FROM rotations WHERE resource_id = s.id AND state = 'requested')"
     return {
         **_resource_parts(dialect),
@@ -86,7 +86,7 @@ def _rotation_parts(dialect: str) -> dict[str, str]:
         "generations": "(SELECT coalesce(max(generation), 0) FROM credentials WHERE resource_id = s.id)",
         "requests": many(dialect, requests, "q", f"q.rotation_id = r.id OR q.rotation_id = {requested}"),
         "attempts": many(
-            dialect, attempts, "a", f"a.rotation_id = r.id OR (a.resource_id = s.id AND a.{ON_ITS_WAY} AND a.expires_at > {now})"
+            dialect, attempts, "a", f"a.rotation_id = r.id OR (a.resource_id = s.id AND a.{ON_ITS_WAY} AND a.expires_at > {since})"
         ),
         "credentials": _alive(dialect),
         "ahead": one(dialect, rotations, "o", f"r.state = 'requested' AND o.resource_id = s.id AND o.{OPEN}"),
@@ -124,7 +124,7 @@ def _claimed(claim: Mapping[str, ReturningUpdate[Any]], parts: Mapping[str, str]
 
 def _statements(build: Callable[[str], str]) -> Mapping[str, TextClause]:
     made = {dialect: text(build(dialect)) for dialect in DIALECTS}
-    return {dialect: one.bindparams(bindparam("now", type_=UtcTime())) if ":now" in one.text else one for dialect, one in made.items()}
+    return {dialect: one.bindparams(bindparam("since", type_=UtcTime())) if ":since" in one.text else one for dialect, one in made.items()}
 
 
 RESOURCE = _statements(_resource_statement)
@@ -145,6 +145,7 @@ LOCKED_CREDENTIALS = (
     .order_by(credentials.c.id)
     .with_for_update(key_share=True)
 )
+GENERATIONS = select(func.coalesce(func.max(credentials.c.generation), 0)).where(credentials.c.resource_id == bindparam("resource_id"))
 KEYED_REQUEST = select(requests).where(requests.c.resource_id == bindparam("resource_id"), requests.c.key == bindparam("request_key"))
 
 
@@ -157,7 +158,7 @@ def _read(connection: Connection, statements: Mapping[str, TextClause], row_id: 
     """The document of a row that is there, with the store's clock as it was read."""
     dialect = connection.dialect.name
     now = clock.now()
-    place = {"row_id": row_id, "now": now} if dialect == "sqlite" and statements is ROTATION else {"row_id": row_id}
+    place = {"row_id": row_id, "since": now - DOUBTED_FOR} if dialect == "sqlite" and statements is ROTATION else {"row_id": row_id}
     read: Document = json.loads(connection.execute(statements[dialect], place).scalar_one())
     return read if read["now"] else {**read, "now": now.isoformat()}
 
@@ -171,6 +172,7 @@ def _resource(read: Document, spec: ResourceSpec) -> Resource:
         spec=spec,
         server=server_of(decoded(servers, read["server"])),
         schedule=schedule_of(stored),
+        held_because=stored["held_because"] or "",
     )
 
 
@@ -290,4 +292,5 @@ def read_resource_case(connection: Connection, resource_id: str, key: str | None
         requested_rotation=next((one for one in unended if one.state is RotationState.REQUESTED), None),
         credentials=tuple(sorted(alive, key=lambda one: one.generation)),
         keyed_request=None if keyed is None else request_of(keyed),
+        generations=connection.execute(GENERATIONS, place).scalar_one(),
     )

@@ -101,10 +101,19 @@ def _due_servers(now: Moment, until: Moment) -> ReturningUpdate[Any]:
     return update(servers).where(servers.c.name.in_(select(names.c.name))).values(hinted_until=until).returning(servers.c.name)
 
 
+def _due_looks(now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    unlooked = or_(servers.c.looks_until.is_(None), servers.c.looks_until <= now)
+    used = exists(select(resources.c.id).where(resources.c.server == servers.c.name))
+    chosen = select(servers.c.name).where(unlooked, used).order_by(servers.c.name).limit(bindparam("most"))
+    names = chosen.with_for_update(skip_locked=True, key_share=True).cte("chosen")
+    return update(servers).where(servers.c.name.in_(select(names.c.name))).values(looks_until=until).returning(servers.c.name)
+
+
 DUE_ROTATIONS = per_dialect(_due_rotations)
 DUE_CREDENTIALS = per_dialect(_due_credentials)
 DUE_RESOURCES = per_dialect(_due_resources)
 DUE_SERVERS = per_dialect(_due_servers)
+DUE_LOOKS = per_dialect(_due_looks)
 
 
 def claim(database: Database, table: Table, row_id: str, lasting: timedelta) -> int | None:
@@ -133,8 +142,17 @@ def due_credentials(database: Database, limit: int, lasting: timedelta) -> tuple
 
 def due_servers(database: Database, limit: int, lasting: timedelta) -> tuple[str, ...]:
     """Servers that are in use and whose sessions are to be looked at again, by name, each marked as looked at now."""
+    return _send_servers(database, DUE_SERVERS[database.dialect], {"most": limit, **database.moment(lasting)})
+
+
+def due_looks(database: Database, limit: int, lasting: timedelta) -> tuple[str, ...]:
+    """Servers that have been in use and whose logins are to be looked at again, by name, each marked as looked at now."""
+    return _send_servers(database, DUE_LOOKS[database.dialect], {"most": limit, **database.moment(lasting)})
+
+
+def _send_servers(database: Database, statement: ReturningUpdate[Any], parameters: dict[str, Any]) -> tuple[str, ...]:
     with database.single_write() as connection:
-        return tuple(sorted(connection.scalars(DUE_SERVERS[database.dialect], {"most": limit, **database.moment(lasting)})))
+        return tuple(sorted(connection.scalars(statement, parameters)))
 
 
 def _send(database: Database, statement: ReturningUpdate[Any], parameters: dict[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rotation.model import Credential, Rotation
 from rotation.states import ALIVE_STAGES, RotationState
+from rotation.store.moves import LOOKED_AT
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -78,7 +79,8 @@ def _rotation_after(before: Rotation, written: Rotation, opened: Attempt | None)
 def _resource_after(resource: Resource, move: Move) -> Resource:
     if move.resource_state is None and move.schedule is None:
         return resource
-    return replace(resource, state=move.resource_state or resource.state, schedule=move.schedule or resource.schedule)
+    because = resource.held_because if move.resource_state is None else move.held_because
+    return replace(resource, state=move.resource_state or resource.state, schedule=move.schedule or resource.schedule, held_because=because)
 
 
 def _attempts_after(attempts: tuple[Attempt, ...], answered: Attempt | None, opened: Attempt | None) -> tuple[Attempt, ...]:
@@ -87,7 +89,7 @@ def _attempts_after(attempts: tuple[Attempt, ...], answered: Attempt | None, ope
 
 
 def _credentials_after(credentials: tuple[Credential, ...], move: Move, held: Credential | None) -> tuple[Credential, ...]:
-    """Rows that are not held took the next fence, as the store wrote them; when one was last seen in use, no move writes."""
+    """Rows that are not held took the next fence, as the store wrote them; what only looking tells, no move writes."""
     written = {one.id: one for one in move.credentials}
     after = [_written(one, written[one.id], held) if one.id in written else one for one in credentials]
     if move.new_credential is not None:
@@ -97,4 +99,4 @@ def _credentials_after(credentials: tuple[Credential, ...], move: Move, held: Cr
 
 def _written(before: Credential, after: Credential, held: Credential | None) -> Credential:
     fence = before.fence if held is not None and before.id == held.id else before.fence + 1
-    return replace(after, fence=fence, last_seen_at=before.last_seen_at)
+    return replace(after, fence=fence, **{name: getattr(before, name) for name in LOOKED_AT})

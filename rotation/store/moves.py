@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, insert, or_, select, update
 
 from rotation.errors import IllegalMove, LostClaim
 from rotation.model import Rotation
-from rotation.states import ALIVE_STAGES, ResourceState, Stage
+from rotation.states import ALIVE_STAGES, ResourceState, RotationState, Stage
 from rotation.store.attempts import answer_attempt, open_attempt
 from rotation.store.rows import (
     alarm_name,
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     Claimable = Rotation | Credential
 
 CLAIM = ("fence", "claimed_until", "hinted_until")
+LOOKED_AT = ("last_seen_at", "astray_at", "mending_until", "tried_at")
+"""What only looking at a login tells: no move writes it."""
 ROTATION_WHOLE = ("revision", "state", "requested_at", "credential_id", "planned_at", "created_at", "verified_at", "offered_at", "ended_at")
 ROTATION_WAIT = ("due_at", "tries", "problem", "advice", "alarm", "reserved_at", "missing_since")
 CREDENTIAL_WAIT = ("due_at", "tries", "problem", "alarm")
@@ -56,7 +58,7 @@ def _compare_and_set(table: Table, state: str, columns: Sequence[str]) -> Update
 CREDENTIAL_WHOLE = tuple(
     name
     for name in credentials.c.keys()  # noqa: SIM118 - a collection of columns iterates over columns
-    if name not in {"id", "resource_id", "server", "generation", "username", "last_seen_at", *CLAIM}
+    if name not in {"id", "resource_id", "server", "generation", "username", *LOOKED_AT, *CLAIM}
 )
 _rises = or_(rotations.c.urgent, bindparam("new_urgent", type_=rotations.c.urgent.type))
 
@@ -98,13 +100,19 @@ def rests(row: Claimable, now: datetime) -> bool:
     return ended or row.due_at is None or row.due_at > now
 
 
+def place_of(row: Claimable) -> RotationState | Stage:
+    """How far a row has come: the state of a rotation, the stage of a credential."""
+    return row.state if isinstance(row, Rotation) else row.stage
+
+
 @dataclass(slots=True)
 class Writing:
     """One transaction that writes a resource whose chain is locked.
 
     `held` is the row that is worked on under a claim, which lasts until `claimed_until` if it goes on. `alone` says that nobody has moved
     the resource since the case was read, so that other rows can only have been claimed or put off. `revision` is the resource's newest
-    as it was read: a date that was computed by an older one is not written. `known` are rows that were read under their lock in this
+    as it was read: a date that was computed by an older one is not written. `places` says where other rows stood when the case was read, as
+    who held one then may have moved it under the same fence. `known` are rows that were read under their lock in this
     transaction.
     """
 
@@ -115,6 +123,7 @@ class Writing:
     claimed_until: datetime | None = None
     alone: bool = False
     revision: int | None = None
+    places: Mapping[str, RotationState | Stage] = field(default_factory=dict)
     known: dict[str, Claimable] = field(default_factory=dict)
     opened: Attempt | None = None
     """The attempt that was inserted."""
@@ -192,9 +201,12 @@ class Writing:
         if self.held is not None and value.id == self.held.id:
             return self.held
         before = self.known.get(value.id)
-        if before is None or (before.fence != value.fence and not self.alone):
+        if before is None or not (self.alone or self._is_as_seen(before, value)):
             raise LostClaim(f"{value.id} has changed since it was read")
         return before
+
+    def _is_as_seen(self, before: Claimable, value: Claimable) -> bool:
+        return before.fence == value.fence and self.places.get(before.id, place_of(before)) is place_of(before)
 
     def _write_rotation(self, value: Rotation, *, opens_attempt: bool) -> None:
         before = self._before(value)
@@ -243,8 +255,8 @@ class Writing:
         return self.held
 
     def _insert_others(self, move: Move) -> None:
-        if move.new_credential is not None:
-            insert_credential(self.connection, move.new_credential)
+        for credential in (*move.found, *((move.new_credential,) if move.new_credential else ())):
+            insert_credential(self.connection, credential)
         if move.new_rotation is not None:
             self.connection.execute(NEW_ROTATION, new_rotation_row(move.new_rotation))
         if move.new_requests:
@@ -259,7 +271,7 @@ class Writing:
     def _write_resource(self, move: Move) -> None:
         columns: dict[str, Any] = {} if move.schedule is None else schedule_columns(move.schedule)
         if move.resource_state is not None:
-            columns["state"] = move.resource_state.value
+            columns |= {"state": move.resource_state.value, "held_because": move.held_because or None}
         if columns:
             place = [resources.c.id == self.resource_id, resources.c.state != ResourceState.GONE.value]
             if self.revision is not None:

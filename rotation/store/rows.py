@@ -101,12 +101,16 @@ def credential_of(row: Row) -> Credential:
         problem=row["problem"],
         alarm=row["alarm"],
         last_seen_at=row["last_seen_at"],
+        astray_at=row["astray_at"],
+        mending_until=row["mending_until"],
+        tried_at=row["tried_at"],
+        found_at=row["found_at"],
         fence=row["fence"],
     )
 
 
 def credential_columns(value: Credential) -> dict[str, Any]:
-    """What a move writes of a credential: all but its id, resource, generation, name and claim, and when it was last seen."""
+    """What a move writes of a credential: all but its id, resource, generation, name and claim, and what only looking at it tells."""
     return {
         "stage": value.stage.value,
         "sealed_password": value.sealed_password,
@@ -128,6 +132,7 @@ def credential_columns(value: Credential) -> dict[str, Any]:
         "tries": value.tries,
         "problem": value.problem,
         "alarm": alarm_name(value.alarm),
+        "found_at": value.found_at,
     }
 
 

@@ -53,7 +53,7 @@ def check_outcome(before: Attempt, after: Attempt) -> None:
 def check_rows(move: Move, resource_id: str) -> None:
     """Raise `IllegalMove` when a move writes a row of another resource, or a request that belongs to no rotation."""
     single = (move.rotation, move.superseded, move.new_rotation, move.new_credential, move.attempt)
-    for row in (*single, *move.credentials, *move.new_requests):
+    for row in (*single, *move.credentials, *move.found, *move.new_requests):
         if row is not None and row.resource_id != resource_id:
             raise IllegalMove(f"{row.id} belongs to another resource")
     for request in move.new_requests:

@@ -18,7 +18,7 @@ from rotation.cases import Claim, Deadline, Move, RotationCase
 from rotation.errors import OutcomeUnknown, Unavailable
 from rotation.model import Event, Rotation
 from rotation.ports import ALARM_STANDS, ALARM_TOLD_AGAIN
-from rotation.store import due
+from rotation.store import due, mending
 from rotation.store.alarms import end_alarm, raise_alarm
 from rotation.store.attempts import may_send
 from rotation.store.audit import AuditTrail
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
     from rotation.cases import AttemptTerms, CredentialCase, ResourceCase, Wait
-    from rotation.model import Attempt, Credential, Installation, Server, Session
+    from rotation.model import Attempt, Credential, Installation, Server, Session, Standing
     from rotation.ports import Answer, Clock, Terms
     from rotation.store.audit import AuditFault, Checkpoint
 
@@ -143,7 +143,8 @@ class SqlStore(Fleet):
             end = self.audit.lock(self.database, connection, row.resource_id)
             held = fenced(row, case.claim.fence)
             alone = end.length == case.version
-            writing = Writing(connection, row.resource_id, end.now, held, end.now + self.terms.claim, alone, case.resource.revision)
+            until, revision = end.now + self.terms.claim, case.resource.revision
+            writing = Writing(connection, row.resource_id, end.now, held, until, alone, revision, case.places)
             if isinstance(decision, Move):
                 after = writing.move(decision) or held
                 about = (row.id, None) if isinstance(row, Rotation) else (None, row.id)
@@ -238,6 +239,45 @@ class SqlStore(Fleet):
     def end_alarm(self, name: str, subject: str) -> None:
         """As in the port."""
         end_alarm(self.database, name, subject)
+
+    def due_looks(self, limit: int) -> tuple[str, ...]:
+        """As in the port."""
+        return due.due_looks(self.database, limit, self.terms.look)
+
+    def owed_logins(self, server: str) -> tuple[Credential, ...]:
+        """As in the port."""
+        return mending.owed_logins(self.database, server)
+
+    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
+        """As in the port."""
+        return mending.credentials_by_id(self.database, ids)
+
+    def standings(self, server: str) -> tuple[Standing, ...]:
+        """As in the port."""
+        return mending.standings(self.database, server)
+
+    def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:
+        """As in the port."""
+        mending.note_look(self.database, server, orphans, again)
+
+    def note_tried(self, ids: Sequence[str]) -> None:
+        """As in the port."""
+        mending.note(self.database, mending.NOTE_TRIED, ids)
+
+    def note_astray(self, ids: Sequence[str]) -> None:
+        """As in the port."""
+        mending.note(self.database, mending.NOTE_ASTRAY, ids)
+
+    def begin_mending(self, credential_id: str) -> CredentialCase | None:
+        """As in the port. Its deadline counts from before the query, so that it is over before the store says so."""
+        until = Deadline(self.clock.monotonic() + self.terms.mending.total_seconds())
+        return mending.begin_mending(
+            self.database, self.audit, credential_id, self.terms.mending, lambda fence: Claim(credential_id, fence, until)
+        )
+
+    def end_mending(self, credential_id: str, event: Event | None) -> bool:
+        """As in the port."""
+        return mending.end_mending(self.database, self.audit, credential_id, event)
 
     def checkpoint(self) -> Checkpoint | None:
         """Sign the heads of the audit chains that have grown. None when none has. To be called every minute, by any number of processes."""

@@ -98,7 +98,8 @@ class SwiftMoves:
         `now` is the store's clock, a little ahead rather than behind. Raises `IllegalMove` for one that is never legal.
         """
         after = _after(held, move)
-        if self._database.dialect != "postgresql" or after is None or move.superseded or move.new_rotation or move.new_requests:
+        special = move.superseded or move.new_rotation or move.new_requests or move.found
+        if self._database.dialect != "postgresql" or after is None or special:
             return None
         try:
             others = _checked(case, held, move)
@@ -214,7 +215,9 @@ def _names(row: Document) -> tuple[str, ...]:
 
 def _resource_columns(move: Move) -> Document:
     columns: Document = {} if move.schedule is None else schedule_columns(move.schedule)
-    return columns if move.resource_state is None else {**columns, "state": move.resource_state}
+    if move.resource_state is None:
+        return columns
+    return {**columns, "state": move.resource_state, "held_because": move.held_because or None}
 
 
 # -- the statement

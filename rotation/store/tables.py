@@ -126,6 +126,10 @@ servers = Table(
     Column("connections", Integer, nullable=False),
     # Until when its sessions need not be looked at again.
     Column("hinted_until", UtcTime),
+    # The same for its logins; when they were last, and how many of them had no row then.
+    Column("looks_until", UtcTime),
+    Column("looked_at", UtcTime),
+    Column("orphans", Integer),
 )
 
 resources = Table(
@@ -143,6 +147,7 @@ resources = Table(
     Column("failures", Integer, nullable=False),
     Column("completed_at", UtcTime),
     Column("registered_at", UtcTime, nullable=False),
+    Column("held_because", Text),
     Index("ix_resources_server", "server"),
     Index("ix_resources_external_id", "external_id"),
     _partial("uq_resources_here", "installation_id", "external_id", where="state <> 'gone'", unique=True),
@@ -190,6 +195,10 @@ credentials = Table(
     Column("problem", Text, nullable=False),
     Column("alarm", Text),
     Column("last_seen_at", UtcTime),
+    Column("astray_at", UtcTime),
+    Column("mending_until", UtcTime),
+    Column("tried_at", UtcTime),
+    Column("found_at", UtcTime),
     *_claim_columns(),
     UniqueConstraint("resource_id", "generation"),
     _partial("uq_credentials_login", "server", "username", where=ALIVE, unique=True),
@@ -197,6 +206,7 @@ credentials = Table(
     _partial("ix_credentials_alive", "resource_id", where=ALIVE),
     _partial("ix_credentials_due", "due_at", where=f"due_at IS NOT NULL AND {ALIVE}"),
     _partial("ix_credentials_alarm", "alarm", where="alarm IS NOT NULL"),
+    _partial("ix_credentials_astray", "stage", where="astray_at IS NOT NULL"),
     _partial("ix_credentials_not_current", "stage", where="stage IN ('pending', 'previous', 'blocked', 'discarding')"),
 )
 

@@ -27,6 +27,7 @@ from rotation.store.tables import (
     requests,
     resources,
     rotations,
+    servers,
     sightings,
 )
 
@@ -143,6 +144,14 @@ class Status:
     """Installations whose token is refused."""
     failing: int
     """Resources whose last rotation failed."""
+    astray: int
+    """Logins that must work, and do not."""
+    orphans: int
+    """Logins that carry our mark and have no row, as their servers were last looked at."""
+    held: int
+    """Resources that we hold back ourselves, as their servers have newer logins than the store knows."""
+    oldest_look_at: datetime | None
+    """When the server whose logins were not looked at for the longest was looked at."""
     oldest_due_at: datetime | None
     """Since when the longest overdue resource, rotation or credential waits to be moved on."""
     alarms: Mapping[str, int]
@@ -255,6 +264,10 @@ class Views:
                 failing=_count(connection, select(resources.c.id).where(text("failures > 0"), resources.c.state != text("'gone'"))),
                 oldest_due_at=oldest,
                 alarms=_alarms(connection, now, oldest),
+                astray=_count(connection, select(credentials.c.id).where(text("astray_at IS NOT NULL"), credentials.c.stage.in_(_MUST))),
+                orphans=connection.scalar(select(func.coalesce(func.sum(servers.c.orphans), 0))) or 0,
+                held=_count(connection, select(resources.c.id).where(text("state = 'paused'"), resources.c.held_because.is_not(None))),
+                oldest_look_at=connection.scalar(select(func.min(servers.c.looked_at))),
             )
 
 
@@ -264,6 +277,7 @@ def _alarms(connection: Connection, now: datetime, oldest: datetime | None) -> M
 
 
 _DATED = text("state = 'active' AND next_rotation_at IS NOT NULL")
+_MUST = ("pending", "current", "previous")
 _NOT_CURRENT = "stage IN ('pending', 'previous', 'blocked', 'discarding')"
 
 _current = credentials.alias("present")

@@ -119,11 +119,11 @@ def test_both_generations_get_in_and_the_new_one_is_like_the_old(world: World) -
     assert world.engine.parity(resource, new.username, old.username, world.deadline()) == ()
 
 
-def test_a_login_that_is_to_be_like_nobody_is_refused(world: World) -> None:
+def test_a_login_that_is_to_be_like_one_that_is_gone_waits_for_it(world: World) -> None:
     resource = world.new_resource()
     minted = world.engine.mint(resource, 2, world.entropy)
 
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         world.engine.admit(resource, credential_of(resource, minted, 2), minted.verifier, "nobody", world.deadline())
 
 
@@ -361,6 +361,49 @@ def test_marked_logins_are_listed_and_others_are_not(world: World) -> None:
     assert listed[login.username].credential_id == credential.id
     assert not listed[login.username].can_log_in
     assert FOREIGN.username not in listed
+
+
+def test_logins_are_found_by_name_with_a_mark_or_without(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+    credential, _, login = admitted(world, resource, 7)
+    names = (FOREIGN.username, login.username, "nobody")
+
+    found = {one.username: one for one in world.engine.find_logins(resource.server, names, world.deadline())}
+
+    assert set(found) == {FOREIGN.username, login.username}
+    assert found[login.username].credential_id == credential.id
+    assert (found[login.username].prefix, found[login.username].generation) == (resource.spec.database.login_prefix, 7)
+    assert found[FOREIGN.username].credential_id is None
+    assert found[FOREIGN.username].generation == 0
+    assert world.engine.find_logins(resource.server, (), world.deadline()) == ()
+
+
+def test_an_adopted_login_is_made_again_and_let_in_with_a_verifier_of_its_password(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+    world.engine.adopt(resource, FOREIGN.username, world.deadline(), dry_run=False)
+    adopted = credential_of(resource, FOREIGN, 1, adopted=True)
+    verifier = world.engine.verifier(FOREIGN.password, world.entropy)
+
+    world.engine.block(resource, FOREIGN.username, world.deadline())
+    world.engine.admit(resource, adopted, verifier, None, world.deadline())
+    assert world.logs_in(resource, FOREIGN)
+
+    world.engine.withdraw(resource, adopted, (), world.deadline())
+    world.engine.admit(resource, adopted, verifier, None, world.deadline())
+    assert world.logs_in(resource, FOREIGN)
+    marked = world.engine.list_logins(resource.server, world.deadline())
+    assert [one.credential_id for one in marked if one.username == FOREIGN.username] == [adopted.id]
+
+
+def test_a_login_with_another_credentials_mark_is_a_clash_for_an_adopted_one_as_well(world: World) -> None:
+    resource = world.new_resource()
+    _, minted, login = admitted(world, resource, 1)
+    other = credential_of(resource, login, 2, adopted=True, credential_id="another credential")
+
+    with pytest.raises(Refused):
+        world.engine.admit(resource, other, minted.verifier, None, world.deadline())
 
 
 def test_a_late_act_changes_nothing(world: World) -> None:

@@ -123,6 +123,17 @@ def test_a_claim_ends_by_itself_and_the_next_has_a_higher_fence(bench: Bench, re
     assert present(bench.store.record_rotation(second, planned(second))).rotation.state is RotationState.PLANNED
 
 
+def test_another_row_that_its_holder_has_ended_meanwhile_is_not_written(bench: Bench, resource: Resource) -> None:
+    ahead = begin(bench, resource, "planned", "verified", "offered")
+    case = present(bench.store.claim_rotation(bench.store.amend(resource.id, ask)))
+    assert present(case.ahead).fence == ahead.claim.fence
+    assert bench.store.record_rotation(ahead, completed(ahead)) is None
+    passed = replace(present(case.ahead), state=RotationState.SUPERSEDED, ended_at=case.now, due_at=None)
+    with pytest.raises(LostClaim):
+        bench.store.record_rotation(case, Move(event("rotation_superseded"), rotation=case.rotation, superseded=passed))
+    assert bench.rotation(ahead.rotation.id).state is RotationState.COMPLETED
+
+
 def test_a_claim_is_over_for_its_worker_before_it_is_over_for_the_store(bench: Bench, resource: Resource) -> None:
     store = bench.store
     rotation_id = store.amend(resource.id, ask)

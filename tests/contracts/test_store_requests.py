@@ -10,7 +10,7 @@ import pytest
 
 from rotation.cases import AttemptTerms, Move, Wait
 from rotation.errors import Conflict, IllegalMove, NotFound
-from rotation.model import Schedule
+from rotation.model import DOUBTED_FOR, Schedule
 from rotation.states import AttemptState, ResourceState
 from rotation.store.rules import INSTALLATIONS
 from tests.store_benches import DAY, MINUTE, begin, complete, register
@@ -130,7 +130,18 @@ def test_a_push_is_clean_once_nothing_else_is_on_its_way(bench: Bench, resource:
     bench.advance(TERMS.travels_for + TERMS.send_within)
     case = present(bench.store.claim_rotation(second.rotation.id))
     case = bench.store.open_attempt(case, TERMS)
-    assert [(one.rotation_id, one.clean) for one in case.attempts] == [(second.rotation.id, False), (second.rotation.id, True)]
+    assert [one.clean for one in case.attempts if one.rotation_id == second.rotation.id] == [False, True]
+
+
+def test_a_push_that_was_never_answered_is_told_of_for_a_day_more_as_a_clock_may_be_wrong(bench: Bench, resource: Resource) -> None:
+    first = begin(bench, resource, "planned", "verified", "offered")
+    move = completed(first)
+    assert bench.store.record_rotation(first, replace(move, attempt=replace(present(move.attempt), state=AttemptState.UNKNOWN))) is None
+    second = bench.store.amend(resource.id, ask)
+    bench.advance(TERMS.travels_for + TERMS.send_within + DOUBTED_FOR - MINUTE)
+    assert [one.rotation_id for one in present(bench.store.claim_rotation(second)).attempts] == [first.rotation.id]
+    bench.advance(2 * MINUTE)
+    assert present(bench.store.claim_rotation(second)).attempts == ()
 
 
 def test_an_attempt_needs_an_offer(bench: Bench, resource: Resource) -> None:

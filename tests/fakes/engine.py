@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation.engines.logins import new_password, new_username
+from rotation.engines.logins import new_password, new_username, parts_of
 from rotation.engines.urls import targets
 from rotation.errors import Fault, LostClaim, NameClash, Refused, Unavailable, Unreachable
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
@@ -151,17 +151,17 @@ class FakeEngine:
         marker = self._sealer.mark(credential.id)
         with self._act("admit", resource.server, credential.username, deadline) as place:
             known = place.roles.get(credential.username)
-            if known is not None and known.marker != marker:
+            if known is not None and known.marker != marker and not (credential.adopted and self._is_nobodys(known)):
                 raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
             model = place.roles.get(like) if like else None
             if like and model is None:
-                raise Refused(f"the login {like}, which the new one is to be like, does not exist")
+                raise Unavailable(f"the login {like}, which the new one is to be like, does not exist")
             place.roles[credential.username] = FakeRole(
                 credential.username,
                 verifier.reveal(),
                 owner=resource.spec.database.owner_role,
-                marker=marker,
-                settings=model.settings if model else (),
+                marker=known.marker if known else marker,
+                settings=model.settings if model else known.settings if known else (),
             )
             return _differences(place, credential.username, like) if like else ()
 
@@ -216,6 +216,13 @@ class FakeEngine:
         with self._look("list_logins", server, deadline) as place:
             return tuple(self._ours(place))
 
+    def find_logins(self, server: Server, usernames: Sequence[str], deadline: Deadline) -> tuple[KnownLogin, ...]:
+        with self._look("find_logins", server, deadline) as place:
+            return tuple(self._known(place.roles[name]) for name in usernames if name in place.roles)
+
+    def verifier(self, password: Sensitive, entropy: Entropy) -> Sensitive:
+        return fake_verifier(password)
+
     def clock(self, server: Server, deadline: Deadline) -> datetime:
         with self._look("clock", server, deadline) as place:
             return self._clock.now() + place.clock_ahead
@@ -249,10 +256,15 @@ class FakeEngine:
         return place
 
     def _ours(self, place: FakeServer) -> Iterator[KnownLogin]:
-        for role in place.roles.values():
-            credential_id = self._sealer.recognise(role.marker) if role.marker else None
-            if credential_id is not None:
-                yield KnownLogin(role.username, credential_id, role.can_log_in)
+        known = map(self._known, place.roles.values())
+        return (one for one in known if one.credential_id is not None)
+
+    def _known(self, role: FakeRole) -> KnownLogin:
+        credential_id = self._sealer.recognise(role.marker) if role.marker else None
+        return KnownLogin(role.username, credential_id, role.can_log_in, *parts_of(role.username))
+
+    def _is_nobodys(self, role: FakeRole) -> bool:
+        return role.marker is None or self._sealer.recognise(role.marker) is None
 
 
 def _key(session: FakeSession) -> tuple[str, str, str, str]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from rotation.cases import Claim, CredentialCase, Deadline, Move, ResourceCase, RotationCase
 from rotation.errors import LostClaim
-from rotation.model import Event, Rotation
+from rotation.model import DOUBTED_FOR, Event, Rotation
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState
 from rotation.store.rules import ENDED_STATES, INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
 from tests.fakes.store_alarms import Alarms
 from tests.fakes.store_fleet import Fleet
+from tests.fakes.store_mending import Mending
 from tests.fakes.store_moves import Moves
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rotation.ports import Answer
 
 
-class FakeStore(Moves, Fleet, Alarms):
+class FakeStore(Moves, Fleet, Mending, Alarms):
     """The Store, in memory. Everything in it may be looked at; the clock is set by hand."""
 
     # Claims
@@ -65,13 +66,15 @@ class FakeStore(Moves, Fleet, Alarms):
             else replace(present, spec=self.revisions[row.resource_id, row.revision]),
             installation=self.installations[present.spec.installation_id],
             requests=self._requests_for(row),
-            attempts=tuple(one for one in self._attempts(row.resource_id) if one.rotation_id == row.id or one.on_its_way(now)),
+            attempts=tuple(
+                one for one in self._attempts(row.resource_id) if one.rotation_id == row.id or one.on_its_way(now - DOUBTED_FOR)
+            ),
             credentials=self._alive_credentials(row.resource_id),
             present_policy=present.spec.policy,
             follow_up=() if behind is None or behind.id == row.id else self._requests_for(behind),
             ahead=self._open_rotation(row.resource_id) if row.state is RotationState.REQUESTED else None,
             version=self._lengths[row.resource_id],
-            generations=max((self.credentials[one].generation for one in self._credentials_of[row.resource_id]), default=0),
+            generations=self._generations(row.resource_id),
         )
 
     def _credential_case(self, row: Credential, claim: Claim) -> CredentialCase:
@@ -196,6 +199,7 @@ class FakeStore(Moves, Fleet, Alarms):
             requested_rotation=self._requested_rotation(resource_id),
             credentials=self._alive_credentials(resource_id),
             keyed_request=None if keyed is None else self.requests[keyed],
+            generations=self._generations(resource_id),
         )
 
     # What is due

@@ -50,6 +50,15 @@ class Hold:
 
 
 @dataclass(slots=True)
+class Looked:
+    """What a server's row says of its logins."""
+
+    looks_until: datetime | None = None
+    looked_at: datetime | None = None
+    orphans: int | None = None
+
+
+@dataclass(slots=True)
 class Draft:
     """What a transaction is about to write: all of it, or nothing."""
 
@@ -79,6 +88,7 @@ class Memory:
         self.sightings: dict[tuple[str, str, str], tuple[int, datetime]] = {}
         self.alarms: dict[tuple[str, str], StandingAlarm] = {}
         self.holds: dict[str, Hold] = defaultdict(Hold)
+        self.looks: dict[str, Looked] = defaultdict(Looked)
         self._lengths: dict[str, int] = defaultdict(int)
         self._unended: dict[str, None] = {}
         self._alive: dict[str, None] = {}
@@ -102,6 +112,9 @@ class Memory:
     def _alive_credentials(self, resource_id: str) -> tuple[Credential, ...]:
         every = (self.credentials[one] for one in self._credentials_of[resource_id])
         return tuple(one for one in every if one.stage in ALIVE_STAGES)
+
+    def _generations(self, resource_id: str) -> int:
+        return max((self.credentials[one].generation for one in self._credentials_of[resource_id]), default=0)
 
     def _requested_rotation(self, resource_id: str) -> Rotation | None:
         return next((one for one in self._unended_of(resource_id) if one.state is RotationState.REQUESTED), None)

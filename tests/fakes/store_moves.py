@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 from rotation.errors import Conflict, IllegalMove, LostClaim
 from rotation.model import Attempt, Rotation
 from rotation.states import AttemptState, ResourceState
+from rotation.store.moves import LOOKED_AT, place_of
 from rotation.store.rules import attempt_times, check_credential, check_offered, check_outcome, check_rotation, check_rows
 from tests.fakes.store_memory import Memory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rotation.cases import AttemptTerms, CredentialCase, Move, RotationCase
     from rotation.model import Credential
+    from rotation.states import RotationState, Stage
     from tests.fakes.store_memory import Draft
+
+    Places = Mapping[str, RotationState | Stage] | None
+    """Where rows stood when a case was read; None when nobody has moved anything since."""
 
 
 class Moves(Memory):
@@ -29,19 +36,20 @@ class Moves(Memory):
         read: RotationCase | CredentialCase | None = None,
     ) -> None:
         alone = read is not None and read.version == self._lengths[resource_id]
+        places = None if alone else {} if read is None else read.places
         check_rows(move, resource_id)
         for rotation in (move.superseded, move.rotation):
             if rotation is not None:
-                self._draft_rotation(draft, rotation, claimed, alone=alone)
+                self._draft_rotation(draft, rotation, claimed, places)
         for value in move.credentials:
-            self._draft_credential(draft, value, claimed, alone=alone)
-        for new in (move.new_rotation, move.new_credential):
+            self._draft_credential(draft, value, claimed, places)
+        for new in (move.new_rotation, move.new_credential, *move.found):
             if new is not None and (new.id in self.rotations or new.id in self.credentials):
                 raise Conflict(f"{new.id} exists already")
         if move.new_rotation is not None:
             draft.rotations[move.new_rotation.id] = replace(move.new_rotation, fence=0)
-        if move.new_credential is not None:
-            draft.credentials[move.new_credential.id] = replace(move.new_credential, fence=0, last_seen_at=None)
+        for credential in (*move.found, *((move.new_credential,) if move.new_credential else ())):
+            draft.credentials[credential.id] = replace(credential, fence=0, **dict.fromkeys(LOOKED_AT))
         draft.requests = {one.id: one for one in move.new_requests}
         self._answer(draft, resource_id, move.attempt)
         if move.opens_attempt is not None:
@@ -54,21 +62,26 @@ class Moves(Memory):
             raise IllegalMove(f"resource {resource_id} is gone")
         if (move.resource_state or move.schedule) is not None and read is not None and read.resource.revision != resource.revision:
             raise LostClaim(f"resource {resource_id} was revised since it was read")
-        draft.resource = replace(resource, schedule=move.schedule or resource.schedule, state=move.resource_state or resource.state)
+        draft.resource = replace(
+            resource,
+            schedule=move.schedule or resource.schedule,
+            state=move.resource_state or resource.state,
+            held_because=resource.held_because if move.resource_state is None else move.held_because,
+        )
 
-    def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None, *, alone: bool) -> None:
+    def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None, places: Places) -> None:
         row = self.rotations.get(value.id)
-        fence = self._next_fence(draft, row, value, claimed, alone=alone)
+        fence = self._next_fence(draft, row, value, claimed, places)
         if row is not None:
             check_rotation(row, value)
             draft.rotations[row.id] = replace(value, fence=fence, urgent=row.urgent or value.urgent)
 
-    def _draft_credential(self, draft: Draft, value: Credential, claimed: Rotation | Credential | None, *, alone: bool) -> None:
+    def _draft_credential(self, draft: Draft, value: Credential, claimed: Rotation | Credential | None, places: Places) -> None:
         row = self.credentials.get(value.id)
-        fence = self._next_fence(draft, row, value, claimed, alone=alone)
+        fence = self._next_fence(draft, row, value, claimed, places)
         if row is not None:
             check_credential(row, value)
-            draft.credentials[row.id] = replace(value, fence=fence, last_seen_at=row.last_seen_at)
+            draft.credentials[row.id] = replace(value, fence=fence, **{name: getattr(row, name) for name in LOOKED_AT})
 
     @staticmethod
     def _next_fence(
@@ -76,13 +89,12 @@ class Moves(Memory):
         row: Rotation | Credential | None,
         value: Rotation | Credential,
         claimed: Rotation | Credential | None,
-        *,
-        alone: bool,
+        places: Places,
     ) -> int:
         """The claimed row keeps its fence; any other must not have been moved since it was read, takes the next and loses its claim."""
         if row is not None and claimed is not None and row.id == claimed.id:
             return row.fence
-        if row is None or (row.fence != value.fence and not alone):
+        if row is None or (places is not None and (row.fence != value.fence or places.get(row.id, place_of(row)) is not place_of(row))):
             raise LostClaim(f"{value.id} has changed since it was read")
         draft.released.add(row.id)
         return row.fence + 1

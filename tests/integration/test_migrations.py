@@ -55,12 +55,8 @@ def schema(engine: Engine) -> list[Any]:
     }
     with engine.connect() as connection:
         rows = connection.execute(text(queries[engine.dialect.name])).all()
-    return [(row[0], parts(row[-1])) for row in rows]
-
-
-def parts(statement: str) -> list[str]:
-    """The columns and constraints of a table. Their order says nothing, nor does where SQLite put one that was added."""
-    return sorted(part.strip() for part in re.split(r",(?![^(]*\))|^[^(]*\(|\)\s*$", statement))
+    # The order of columns and constraints within a table says nothing, nor how SQLite breaks the lines of what was added.
+    return [(row[0], sorted(part for line in re.split(r"[,\n]", row[-1]) if (part := line.strip(" \t)")))) for row in rows]
 
 
 def test_the_tables_come_from_nothing_go_and_come_again(url: str | URL) -> None:

@@ -135,6 +135,7 @@ def show(name: arguments.ResourceName, *, as_json: output.Json = False) -> None:
             ("resource", resource.name),
             ("id", resource.id),
             ("state", resource.state),
+            ("held, as", resource.held_because),
             ("revision", resource.revision),
             ("product", spec.product),
             ("database", f"{spec.database.name} on {spec.database.server} ({spec.engine})"),

@@ -75,6 +75,21 @@ class Session:
 
 
 @contextmanager
+def log_lines_to_people() -> Iterator[None]:
+    """What is logged by what a command does goes to the error stream: the output holds data alone."""
+    import sys  # noqa: PLC0415 - only here
+
+    import structlog  # noqa: PLC0415 - as above
+
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
 def opened(*, seals: bool = False) -> Iterator[Session]:
     """The world for one command; `seals` for one that puts secrets into the store.
 

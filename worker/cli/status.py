@@ -40,11 +40,16 @@ def status(*, as_json: output.Json = False) -> None:
             ("failing", found.failing),
             ("parked", found.parked),
             ("alarms", _counted(found.alarms.items()) or "none"),
+            ("logins lost", found.astray),
+            ("logins without a row", found.orphans),
+            ("held", found.held),
             ("oldest overdue", "nothing" if oldest is None else output.moment_and_distance(oldest, found.at)),
         )
     )
     if Alarm.WORK_OVERDUE in found.alarms:
         output.warn("something is late: do workers run? (`rollover up`, or `rollover worker` and `rollover beat`)")
+    if found.astray or found.orphans or found.held:
+        output.warn("logins are not as the store says: `rollover reconcile` lists them")
     if found.parked:
         output.warn("pushes are held: `rollover installation list` says why")
 

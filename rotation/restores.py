@@ -1,0 +1,184 @@
+"""Bringing a resource on after the store was set back: restored from a backup, or failed over without its last commits.
+
+What the rows say is then the past. Since then logins may have been made that no row knows, and Vercel may hold one of them; a rotation
+may have been offered that the row calls planned; a login may have been proved dead that the row calls current. So nothing is removed
+that a lost push may have carried:
+
+* a login of ours without a row gets one, as if its rotation had been superseded: it is `previous`, and its clock stands still. Its password
+  is not known, and nobody needs it;
+* where the current login is gone and there is a newer one, the newest is `current`, and what is gone is retired, with its proof;
+* a rotation that is under way is gone past, in whatever state it seems to be: its login counts as one that Vercel may hold;
+* a rotation is asked for. When Vercel has acknowledged it cleanly, the clocks of all these begin, and they go after their grace. It
+  begins when no push of before can be on its way any more, of which there may be no attempt on record.
+
+All of it is one move of the resource. The generations go on above all that were seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rotation import generations
+from rotation.cases import Deadline, Move
+from rotation.model import Credential, Event, Request, Rotation, new_id
+from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rotation.cases import ResourceCase
+    from rotation.model import KnownLogin
+    from rotation.ports import Ports
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of a resource: how many logins got a row, which rotation was gone past, which one replaces all of it."""
+
+    resource_id: str
+    found: int
+    passed_rotation_id: str | None
+    rotation_id: str | None
+    paused: bool
+    """A person holds it back, so that nothing goes on before `resume`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    actor: str
+    why: str
+
+
+def bring_on(resource_id: str, unknown: Sequence[KnownLogin], actor: str, why: str, ports: Ports) -> Restored | None:
+    """Go past all that may have been lost. `unknown` are the logins of this resource without a row. None when there is nothing to do.
+
+    Raises `Unavailable` or `Refused` when the server does not say which logins it has; repeating it is harmless.
+    """
+    resource = ports.store.resource(resource_id)
+    names = ports.store.amend(resource_id, lambda case: (None, tuple(one.username for one in case.credentials)))
+    deadline = Deadline(ports.clock.monotonic() + ports.terms.call_deadline.total_seconds())
+    engine = ports.engines[resource.spec.engine]
+    present = frozenset(one.username for one in engine.find_logins(resource.server, names, deadline))
+
+    def decide(case: ResourceCase) -> tuple[Move | None, Restored | None]:
+        known = {one.id for one in case.credentials}
+        new = sorted((one for one in unknown if one.credential_id not in known), key=lambda one: one.generation)
+        nothing = not new and case.open_rotation is None and not case.resource.held_because
+        if nothing or case.resource.state is ResourceState.GONE:
+            return None, None
+        return _brought_on(case, new, present, _Words(actor, why), ports)
+
+    return ports.store.amend(resource_id, decide)
+
+
+def _brought_on(
+    case: ResourceCase, new: Sequence[KnownLogin], present: frozenset[str], words: _Words, ports: Ports
+) -> tuple[Move, Restored]:
+    held = bool(case.resource.held_because)
+    leaves = case.resource.state is ResourceState.LEAVING
+    passed = None if case.open_rotation is None or leaves else _passed(case.open_rotation, case, words.why)
+    gone = [one for one in case.credentials if one.username not in present and one.stage in (Stage.CURRENT, Stage.PREVIOUS)] if new else []
+    found = _found(case, new, gone)
+    replaced = not leaves and (passed is not None or bool(found))
+    rotation, request = _replacement(case, words, ports) if replaced else (None, None)
+    is_new = rotation is not None and case.requested_rotation is None
+    changed = {one.id: one for one in generations.with_time_to_undo_over(case.credentials, case.now)} if held else {}
+    changed |= {one.id: _ended(one, case) for one in gone}
+    if passed is not None:
+        changed |= {one.id: one for one in _of_passed(passed, case, present, ports)}
+    restored = Restored(
+        case.resource.id,
+        len(found),
+        None if passed is None else passed.id,
+        None if rotation is None else rotation.id,
+        case.resource.state is ResourceState.PAUSED and not held,
+    )
+    detail = (("found", len(found)), ("passed", restored.passed_rotation_id), ("rotation", restored.rotation_id))
+    return Move(
+        event=Event("resource_restored", words.actor, words.why, detail),
+        resource_state=ResourceState.ACTIVE if held else None,
+        superseded=passed,
+        rotation=None if is_new else rotation,
+        new_rotation=rotation if is_new else None,
+        new_requests=() if request is None else (request,),
+        credentials=tuple(changed.values()),
+        found=found,
+        schedule=replace(case.resource.schedule, next_rotation_at=None, reason="a rotation is under way") if replaced else None,
+    ), restored
+
+
+def _passed(rotation: Rotation, case: ResourceCase, why: str) -> Rotation:
+    state = RotationState.FAILED if rotation.state in BEFORE_OFFER else RotationState.SUPERSEDED
+    return replace(rotation, state=state, ended_at=case.now, due_at=None, tries=0, problem=why, advice="")
+
+
+def _of_passed(rotation: Rotation, case: ResourceCase, present: frozenset[str], ports: Ports) -> tuple[Credential, ...]:
+    """Its login may be held by Vercel, whatever the row says; one that was never made and never offered is not."""
+    pending = (one for one in case.credentials if one.id == rotation.credential_id and one.stage is Stage.PENDING)
+    kept = rotation.state is RotationState.SUPERSEDED
+    return tuple(
+        generations.passed_over(one, case.now)
+        if kept or one.username in present
+        else generations.discarded(one, case.now + ports.terms.claim)
+        for one in pending
+    )
+
+
+def _ended(credential: Credential, case: ResourceCase) -> Credential:
+    """It was removed after what we were set back to: its end is proved now."""
+    previous = replace(credential, stage=Stage.PREVIOUS, previous_at=credential.previous_at or case.now)
+    return generations.ended_at_once(previous, case.now)
+
+
+def _found(case: ResourceCase, new: Sequence[KnownLogin], gone: Sequence[Credential]) -> tuple[Credential, ...]:
+    """Their rows, the oldest first. The number in a name is kept where it is above all others, as it mostly is."""
+    highest, found = case.generations, []
+    for login in new:
+        highest = max(login.generation, highest + 1)
+        found.append(_row(case, login, highest))
+    if found and any(one.stage is Stage.CURRENT for one in gone):
+        found[-1] = replace(found[-1], stage=Stage.CURRENT, current_at=case.now, previous_at=None, grace_ends_at=None, due_at=None)
+    return tuple(found)
+
+
+def _row(case: ResourceCase, login: KnownLogin, generation: int) -> Credential:
+    leaves = case.resource.state is ResourceState.LEAVING
+    ends_at = case.now + case.resource.spec.policy.grace if leaves else None
+    return Credential(
+        id=login.credential_id or "",
+        resource_id=case.resource.id,
+        generation=generation,
+        username=login.username,
+        stage=Stage.PREVIOUS,
+        sealed_password=None,
+        sealed_verifier=None,
+        recorded_at=case.now,
+        previous_at=case.now,
+        grace_ends_at=ends_at,
+        due_at=ends_at,
+        found_at=case.now,
+    )
+
+
+def _replacement(case: ResourceCase, words: _Words, ports: Ports) -> tuple[Rotation, Request]:
+    """The rotation that is asked for already, which must mint a new login by now, or a new one; with one more request for it."""
+    settled_at = case.now + ports.terms.call_deadline + ports.terms.server_allowance
+    waiting = case.requested_rotation or Rotation(
+        id=new_id("rot", case.now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        revision=case.resource.revision,
+        state=RotationState.REQUESTED,
+        urgent=True,
+        requested_at=case.now,
+    )
+    request = Request(
+        id=new_id("req", case.now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        trigger=Trigger.MANUAL,
+        actor=words.actor,
+        received_at=case.now,
+        reason=words.why,
+        rotation_id=waiting.id,
+    )
+    return replace(waiting, urgent=True, credential_id=None, due_at=settled_at, reserved_at=None), request

@@ -1,0 +1,211 @@
+"""The ports as one machine sees them. Every call is a boundary: before its effect and after it others may go on, and it may go wrong.
+
+A call that goes wrong before its effect has had none. After it, the effect is there and the answer lost. An act on a database may
+also be lost on its way and arrive later, when nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rotation.cases import CredentialCase, Deadline, RotationCase
+from rotation.engines.postgresql_admin import DRIFT, READING_SECONDS
+from rotation.errors import LostClaim, OutcomeUnknown, Refused, Unavailable
+from rotation.model import PushOutcome, PushVerdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rotation.model import Installation, RenderedSecret, Resource, Server
+    from tests.simulation.processes import Machine
+    from tests.simulation.world import World
+
+WRITES = ("record_rotation", "record_credential", "open_attempt", "amend")
+READS = ("now", "claim_rotation", "claim_credential", "due_resources", "due_rotations", "due_credentials", "due_servers", "server", "see")
+ACTS = ("admit", "block", "unblock", "withdraw")
+LOOKS = ("check", "parity", "prove_refused", "list_logins")
+LAST_BOUNDARY = "between the last check and the first byte"
+DRIFT_SECONDS = DRIFT.total_seconds()
+
+
+class StorePort:
+    """The store. While it is down nothing of it answers."""
+
+    def __init__(self, world: World, machine: Machine) -> None:
+        self._world = world
+        self._machine = machine
+        self._real: Any = world.store
+        for name in READS:
+            setattr(self, name, self._call(name, writes=False))
+        for name in WRITES:
+            setattr(self, name, self._call(name, writes=True))
+
+    def _call(self, name: str, *, writes: bool) -> Callable[..., object]:
+        real, world, machine = getattr(self._real, name), self._world, self._machine
+        before, after = f"before store.{name}", f"after store.{name}"
+        raises_after: type[Unavailable | OutcomeUnknown] = OutcomeUnknown if writes else Unavailable
+
+        def call(*args: object, **kwargs: object) -> object:
+            world.boundary(machine, before)
+            if world.store_is_down or world.goes_wrong(before):
+                raise Unavailable(before)
+            result = real(*args, **kwargs)
+            if writes:
+                world.written(name, args, result)
+            if machine.clock.missed and isinstance(result, RotationCase | CredentialCase):
+                result = replace(result, claim=machine.own(result.claim))
+            world.boundary(machine, after)
+            if world.goes_wrong(after):
+                raise raises_after(after)
+            return result
+
+        return call
+
+    def may_send(self, *args: object) -> bool:
+        """Any doubt is a no."""
+        self._world.boundary(self._machine, "before store.may_send")
+        if self._world.store_is_down:
+            return False
+        return bool(self._real.may_send(*args))
+
+
+class EnginePort:
+    """The customers' databases. An act is judged late by the server's own clock, from a reading of it that may be half a minute old."""
+
+    def __init__(self, world: World, machine: Machine) -> None:
+        self._world = world
+        self._machine = machine
+        self._real: Any = world.engine
+        self._readings: dict[str, tuple[float, float]] = {}
+        self.capabilities = world.engine.capabilities
+        self.mint = world.engine.mint
+        for name in ACTS:
+            setattr(self, name, self._act(name))
+        for name in LOOKS:
+            setattr(self, name, self._look(name))
+
+    def usage(self, server: Server, deadline: Deadline) -> object:
+        return self._look("usage", of_server=True)(server, deadline)
+
+    def _look(self, name: str, *, of_server: bool = False) -> Callable[..., object]:
+        real, world, machine = getattr(self._real, name), self._world, self._machine
+        before, after = f"before engine.{name}", f"after engine.{name}"
+
+        def call(subject: Resource | Server, *args: Any) -> object:  # noqa: ANN401  # those of the port
+            world.boundary(machine, before)
+            if world.goes_wrong(before):
+                raise Unavailable(before)
+            self._read_clock(subject.name if of_server else subject.server.name)  # type: ignore[union-attr]  # one or the other
+            *inputs, deadline = args
+            result = real(subject, *inputs, Deadline(deadline.at + machine.clock.missed))
+            world.boundary(machine, after)
+            return result
+
+        return call
+
+    def _act(self, name: str) -> Callable[..., object]:
+        real, world, machine = getattr(self._real, name), self._world, self._machine
+        before, after = f"before engine.{name}", f"after engine.{name}"
+
+        def call(resource: Resource, *args: Any) -> object:  # noqa: ANN401  # those of the port
+            *inputs, deadline = args
+            server = resource.server.name
+            limit = self._limit(server, deadline)
+            world.boundary(machine, before)
+            if world.goes_wrong(before):
+                raise world.draw.choice((Refused(before), Unavailable(before)))
+
+            def effect() -> object:
+                # By the server's clock, which may have been set since it was read.
+                in_true_time = limit - world.engine.server(server).clock_ahead.total_seconds()
+                result = real(resource, *inputs, Deadline(in_true_time))
+                world.acted(name, resource, inputs)
+                return result
+
+            if world.goes_wrong(f"late engine.{name}"):
+                world.on_its_way(f"{name} by {machine.name}", effect)
+                raise OutcomeUnknown("connection lost")
+            result = effect()
+            world.boundary(machine, after)
+            if world.goes_wrong(after):
+                raise OutcomeUnknown("connection lost")
+            return result
+
+        return call
+
+    def _limit(self, server: str, deadline: Deadline) -> float:
+        """The deadline by the server's clock, as the adapter works it out from what it knows of that."""
+        now = self._machine.clock.monotonic()
+        if deadline.left(now) <= 0:
+            raise LostClaim("too late to begin")
+        before, read_at = self._readings.get(server, (0.0, 0.0))
+        if now - read_at >= READING_SECONDS:
+            offset = self._read_clock(server)
+            if offset > before + DRIFT_SECONDS:
+                raise LostClaim("time stood still here")
+            before = offset
+        return deadline.at + before
+
+    def _read_clock(self, server: str) -> float:
+        """How far the server's clock is from our monotonic one, by its answer. An earlier reading holds where both are possible."""
+        now = self._machine.clock.monotonic()
+        offset = self._world.time.seconds + self._world.engine.server(server).clock_ahead.total_seconds() - now
+        self._readings[server] = (offset, now)
+        return offset
+
+
+class SinkPort:
+    """Vercel. What it answers is drawn; what it does may come later than its answer."""
+
+    def __init__(self, world: World, machine: Machine) -> None:
+        self._world = world
+        self._machine = machine
+        self.render, self.pause = world.sink.render, world.sink.pause
+
+    def push(
+        self,
+        resource: Resource,
+        installation: Installation,
+        secrets: Sequence[RenderedSecret],
+        may_send: Callable[[], bool],
+        deadline: Deadline,
+    ) -> PushOutcome:
+        world, machine = self._world, self._machine
+        world.boundary(machine, "before sink.push")
+
+        def lets_it_go() -> bool:
+            if not may_send():
+                return False
+            world.boundary(machine, LAST_BOUNDARY)
+            return deadline.left(machine.clock.monotonic()) > 0
+
+        world.sink.answers(world.answer())
+        outcome = world.sink.push(resource, installation, secrets, lets_it_go, deadline)
+        world.sink.script.clear()
+        world.pushed(resource, secrets, outcome)
+        world.boundary(machine, "after sink.push")
+        if outcome.verdict is PushVerdict.APPLIED and world.goes_wrong("after sink.push"):
+            return PushOutcome(PushVerdict.UNKNOWN, None, "connection lost")
+        return outcome
+
+    def resource_exists(self, resource: Resource, installation: Installation, deadline: Deadline) -> bool | None:
+        self._world.boundary(self._machine, "before sink.resource_exists")
+        exists = self._world.exists(resource)
+        self._world.boundary(self._machine, "after sink.resource_exists")
+        return exists
+
+
+class LimiterPort:
+    """The rate limit."""
+
+    def __init__(self, world: World, machine: Machine) -> None:
+        self._world = world
+        self._machine = machine
+        self.learn = world.limiter.learn
+
+    def reserve(self, scope: str, *, urgent: bool) -> object:
+        self._world.boundary(self._machine, "before limiter.reserve")
+        place = self._world.limiter.reserve(scope, urgent=urgent)
+        self._world.boundary(self._machine, "after limiter.reserve")
+        return place
