@@ -28,6 +28,10 @@ def status(**changes: object) -> Status:
         "waiting_for_use": 1,
         "parked": 1,
         "failing": 0,
+        "astray": 0,
+        "orphans": 0,
+        "held": 0,
+        "oldest_look_at": None,
         "oldest_due_at": START - timedelta(seconds=90.5),
         "alarms": {"work_overdue": 1, "push_refused": 5},
     }
