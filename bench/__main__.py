@@ -17,6 +17,8 @@ from bench.report import as_json, as_table
 from bench.sections import FULL, QUICK, Bench
 
 SECTIONS = ("throughput", "latency", "memory", "tick")
+LONG = ("longevity", "bulkhead")
+"""Only when they are asked for: they take minutes, and are compared with themselves, not with the floor."""
 
 
 def main() -> None:
@@ -25,7 +27,8 @@ def main() -> None:
     # The bench's own process triggers and asks; only the workers' logs are part of what is measured.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     sizes = QUICK if options.quick else FULL
-    changes = {name: value for name in ("rounds", "each", "at_once", "fleets") if (value := getattr(options, name)) is not None}
+    names = ("rounds", "each", "at_once", "fleets", "rotations")
+    changes = {name: value for name in names if (value := getattr(options, name)) is not None}
     sizes = replace(sizes, **changes)
     with (
         tempfile.TemporaryDirectory(prefix="rollover-bench-") as directory,
@@ -38,11 +41,12 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="The whole worker against a bare script that does the same work.")
-    parser.add_argument("--sections", type=_sections, default=SECTIONS, help=f"only these of {','.join(SECTIONS)}")
+    parser.add_argument("--sections", type=_sections, default=SECTIONS, help=f"only these of {','.join(SECTIONS + LONG)}")
     parser.add_argument("--rounds", type=int, help="how often each side has its turn")
     parser.add_argument("--each", type=int, help="rotations a round")
     parser.add_argument("--at-once", type=_numbers, help="how many at once, e.g. 1,8,16")
     parser.add_argument("--fleets", type=_numbers, help="how many resources the tick sees, in ascending order, e.g. 1000,100000")
+    parser.add_argument("--rotations", type=int, help="how many rotations of one resource `longevity` makes")
     parser.add_argument("--quick", action="store_true", help="only to see that everything works: the numbers mean nothing")
     parser.add_argument("--json", action="store_true", help="for machines")
     return parser.parse_args()
@@ -50,7 +54,7 @@ def _options() -> argparse.Namespace:
 
 def _sections(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    if unknown := set(names) - set(SECTIONS):
+    if unknown := set(names) - set(SECTIONS + LONG):
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
     return names
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.parts import Parts
     from rotation.model import Resource
     from rotation.ports import Entropy
+    from worker.sandbox.postgresql import PrivatePostgresql
 
 DATABASES = 8
 """Customers share databases here: making one takes longer than all that is measured of its customer."""
@@ -46,15 +47,24 @@ class Population:
     accounts: tuple[Account, ...]
 
 
-def settle(parts: Parts, count: int, label: str) -> Population:
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A server of customers, by the name under which it is registered."""
+
+    postgresql: PrivatePostgresql
+    name: str = fleet.SERVER
+
+
+def settle(parts: Parts, count: int, label: str, home: Home | None = None) -> Population:
     """Make `count` new customers for each side, in databases that are there. `label` tells them from those of other calls."""
+    home = home or Home(parts.customers)
     entropy = parts.ports.entropy
     ours = [_account(f"ours{label}_{number:04}", number, entropy) for number in range(count)]
     floors = [_account(f"floor{label}_{number:04}", number, entropy) for number in range(count)]
-    _make(parts, [*ours, *floors], entropy)
+    _make(home, [*ours, *floors], entropy)
     for account in (*ours, *floors):
         parts.vercel.add_resource(fleet.INSTALLATION, account.tenant, fleet.PRODUCT, account.tenant)
-    return Population(tuple(_registered(parts, one) for one in ours), tuple(floors))
+    return Population(tuple(_registered(parts, home, one) for one in ours), tuple(floors))
 
 
 def _account(tenant: str, number: int, entropy: Entropy) -> Account:
@@ -63,9 +73,10 @@ def _account(tenant: str, number: int, entropy: Entropy) -> Account:
     return Account(tenant, database, f"{database}_owner", f"{tenant}_app", password.reveal())
 
 
-def found(parts: Parts) -> None:
+def found(parts: Parts, home: Home | None = None) -> None:
     """Make the customers' databases with their owner groups."""
-    with psycopg.connect(parts.customers.superuser_url(), autocommit=True) as connection:
+    home = home or Home(parts.customers)
+    with psycopg.connect(home.postgresql.superuser_url(), autocommit=True) as connection:
         for number in range(DATABASES):
             names = {"database": sql.Identifier(f"shop{number}"), "owner": sql.Identifier(f"shop{number}_owner")}
             for statement in (
@@ -76,23 +87,23 @@ def found(parts: Parts) -> None:
                 connection.execute(sql.SQL(statement).format(**names))
 
 
-def _make(parts: Parts, accounts: Sequence[Account], entropy: Entropy) -> None:
+def _make(home: Home, accounts: Sequence[Account], entropy: Entropy) -> None:
     """A login for each account, which acts as the owner of its database."""
-    with psycopg.connect(parts.customers.superuser_url(), autocommit=True) as connection:
+    with psycopg.connect(home.postgresql.superuser_url(), autocommit=True) as connection:
         for account in accounts:
             values = {"role": sql.Identifier(account.username), "owner": sql.Identifier(account.owner)}
             secret = verifier(Sensitive(account.password), Salting(entropy.bytes(SALT_BYTES)))
             connection.execute(sql.SQL(LOGIN).format(**values, verifier=sql.Literal(secret.reveal())))
 
 
-def _registered(parts: Parts, account: Account) -> Resource:
+def _registered(parts: Parts, home: Home, account: Account) -> Resource:
     spec = ResourceSpec(
         installation_id=fleet.INSTALLATION,
         external_id=account.tenant,
         product=fleet.PRODUCT,
         engine=fleet.ENGINE,
         owns_all_secrets=True,
-        database=Database(fleet.SERVER, account.database, account.owner, login_prefix=account.tenant),
+        database=Database(home.name, account.database, account.owner, login_prefix=account.tenant),
         secrets=fleet.SECRETS,
         policy=ON_DEMAND,
     )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from bench.fleet_rows import FleetRows
 from bench.floor import Crew
 from bench.gauges import resident_bytes
+from bench.hanging import Load, TwoServers
+from bench.longevity import furnish, last
 from bench.parts import Workers
 from bench.population import found, settle
 from bench.report import Line, line, percentile
@@ -53,10 +55,41 @@ class Sizes:
     """Rotations that each worker process has behind it when its memory is looked at."""
     fleets: tuple[int, ...]
     due: int
+    rotations: int
+    """Of one resource, one after the other."""
+    load: Load
+    customers: int
+    """Of each server, of which one hangs."""
+    outage: float
+    """Seconds of 5xx."""
 
 
-FULL = Sizes(rounds=5, at_once=(1, 8, 16), each=200, single=200, lasting=1_000, fleets=(1_000, 100_000, 1_000_000), due=500)
-QUICK = Sizes(rounds=1, at_once=(4,), each=8, single=4, lasting=8, fleets=(1_000,), due=20)
+FULL = Sizes(
+    rounds=5,
+    at_once=(1, 8, 16),
+    each=200,
+    single=200,
+    lasting=1_000,
+    fleets=(1_000, 100_000, 1_000_000),
+    due=500,
+    rotations=5_000,
+    load=Load(rate=5, seconds=40),
+    customers=100,
+    outage=120,
+)
+QUICK = Sizes(
+    rounds=1,
+    at_once=(4,),
+    each=8,
+    single=4,
+    lasting=8,
+    fleets=(1_000,),
+    due=20,
+    rotations=20,
+    load=Load(rate=4, seconds=3),
+    customers=6,
+    outage=3,
+)
 
 
 class Bench:
@@ -123,6 +156,57 @@ class Bench:
                     yield line(f"tick, {size:,} resources, {due} due", "ms", [seconds * 1000 for seconds in times])
         store.dispose()
 
+    def longevity(self) -> Iterator[Line]:
+        """One resource rotated again and again: the last ones against the first, and what the server keeps against what it kept."""
+        (resource,) = self._population("lasting", 1).resources
+        database = resource.spec.database
+        url = self.parts.customers.superuser_url(database.name)
+        furnish(url, database.name, database.owner_role)
+        count = self.sizes.rotations
+
+        def told(done: int) -> None:
+            if done % max(1, count // 20) == 0:
+                _tell(f"longevity: {done} of {count}")
+
+        lasted = last(resource.id, self.parts.ports, url, count, told)
+        part = max(1, min(100, count // 2))
+        first, final = ([one * 1000 for one in lasted.seconds[chosen]] for chosen in (slice(part), slice(-part, None)))
+        yield line(f"rotation and retirement, the last {part} of {count:,} against the first", "ms", final, first)
+        yield Line("the same, p99", "ms", percentile(sorted(final), 99), percentile(sorted(first), 99), rounds=part)
+        for name, before in lasted.before.items():
+            yield Line(f"{name}, after against before", "entries", lasted.after[name], before)
+        for name, (kib, dead, vacuums) in lasted.sizes_after.items():
+            yield Line(f"size of {name}, after against before", "KiB", kib, lasted.sizes_before[name][0])
+            yield Line(f"dead rows of {name} at the end; autovacuum came {vacuums} times", "rows", dead)
+
+    def bulkhead(self) -> Iterator[Line]:
+        """The rotations of one server while another hangs, against the same while it does not, in turn; then Vercel answers 5xx."""
+        self._found()
+        with TwoServers(self.parts, self.sizes.customers) as servers:
+            servers.alone(replace(self.sizes.load, seconds=min(5, self.sizes.load.seconds)))  # connections are open, code is warm
+            alone, beside, resumed = [], [], []
+            for number in range(self.sizes.rounds):
+                alone.append(servers.alone(self.sizes.load))
+                paced, seconds = servers.beside(self.sizes.load)
+                beside.append(paced)
+                resumed.append(seconds)
+                _tell(f"bulkhead: round {number + 1} of {self.sizes.rounds}")
+            yield line(
+                "rotations of one server while another hangs, against none",
+                "a second",
+                *[[one.rate for one in side] for side in (beside, alone)],
+            )
+            for percent in (50, 99):
+                times = [[percentile(one.seconds, percent) * 1000 for one in side] for side in (beside, alone)]
+                yield line(f"requested to completed, p{percent}, while another hangs, against none", "ms", *times)
+            yield line("from the return of the server that hung to the end of the last rotation that waited", "s", resumed)
+            budget = servers.outage(self.sizes.outage)
+            what = (
+                f"requests to Vercel for {budget.rotations} rotations that waited through {self.sizes.outage:g} s of 5xx, against one each"
+            )
+            yield Line(what, "requests", budget.sent, budget.rotations)
+            yield Line("from the end of that to the end of the last rotation", "s", budget.resumed)
+
     def _in_turn(self, contest: Contest, at_once: int, each: int) -> Iterator[Line]:
         floors, workers = self._rounds(contest, at_once, each, self.sizes.rounds + 1)
         for index, what in enumerate(("rotations", "retirements")):
@@ -149,18 +233,21 @@ class Bench:
             _tell(f"{at_once} at once, round {number + 1} of {count}: {told}")
         return floors, workers
 
-    def _population(self, at_once: int) -> Population:
+    def _population(self, label: str, count: int) -> Population:
         """Who is rotated: others each time, since a floor that ended has taken along what it knew of its customers."""
+        self._found()
+        return settle(self.parts, count, label)
+
+    def _found(self) -> None:
         if not self._founded:
             found(self.parts)
             self._founded = True
-        return settle(self.parts, self.sizes.each, f"{at_once}")
 
     def _contest(self, at_once: int) -> Contest:
         """Both sides with as many threads as work is to be done at once, spread over the same number of processes; kept while it fits."""
         if at_once not in self._ready:
             self.close()
-            population = self._population(at_once)
+            population = self._population(f"{at_once}", self.sizes.each)
             processes = min(PROCESSES, at_once)
             threads = at_once // processes
             crew = self._running.enter_context(closing(Crew(self.parts.places, population.accounts, processes=processes, threads=threads)))

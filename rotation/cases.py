@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rotation.states import ResourceState, Stage
+from rotation.states import Alarm, ResourceState, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,17 +168,19 @@ class Move:
 class Wait:
     """Nothing moves: come back at `until` (None: when somebody changes something). What is known of the attempt is kept.
 
-    A setback counts one try and keeps its `problem`; a plain wait has neither. `reserved_at` and `missing_since` are kept as they are
-    when None.
+    A setback counts one try and keeps its `problem`; a plain wait has neither. The row keeps `alarm` until it is written next.
+    `reserved_at` and `missing_since` are kept as they are when None.
     """
 
     until: datetime | None
     problem: str = ""
     advice: str = ""
     setback: bool = False
-    alarm: str | None = None
+    alarm: Alarm | None = None
     attempt: Attempt | None = None
     reserved_at: datetime | None = None
+    returns_place: bool = False
+    """The place in the rate limit that was kept is not needed at its time: when the row comes back, it asks for another."""
     missing_since: datetime | None = None
     parks: str | None = None
     """Why the resource's installation is to be parked, right after this is recorded."""

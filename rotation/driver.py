@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 
+from rotation import policy
 from rotation.cases import Deadline, Move, RotationCase, Wait
-from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
-from rotation.states import ResourceState, RotationState
+from rotation.errors import Conflict, Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable, Unreachable
+from rotation.states import Alarm, RotationState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ def _take(story: Story[Case], case: Case, ports: Ports) -> Case | None:
         after = story.record(ports.store, case, decision)
     except (LostClaim, Conflict) as lost:
         return _look_again(story, case, decision, lost, ports)
-    _tell(decision)
+    _tell(case, decision)
     return after
 
 
@@ -119,7 +120,7 @@ def clocks_disagree(case: RotationCase | CredentialCase, ports: Ports) -> Wait |
         until=theirs + tolerance,
         problem=f"this worker's clock and the store's are {int(apart.total_seconds())} s apart",
         advice="mend the clocks (NTP); nothing is pushed and nothing is retired until they agree",
-        alarm="clocks_disagreed",
+        alarm=Alarm.CLOCKS_DISAGREED,
     )
 
 
@@ -129,6 +130,13 @@ def _decide(story: Story[Case], case: Case, ports: Ports) -> Move | Wait:
         return story.next_step(case)(case, ports)
     except (Refused, Unavailable, OutcomeUnknown, Invalid) as error:
         return story.on_error(case, error, ports)
+
+
+def pause_after(error: RolloverError, back_off: timedelta) -> timedelta:
+    """How long to wait after an error: as long as it says itself, and not for long where the other side was only silent."""
+    if isinstance(error, Unavailable) and error.retry_after is not None:
+        return error.retry_after
+    return min(back_off, policy.LONGEST_SILENCE) if isinstance(error, Unreachable | OutcomeUnknown) else back_off
 
 
 def describe(error: RolloverError) -> tuple[str, str]:
@@ -144,20 +152,23 @@ def describe(error: RolloverError) -> tuple[str, str]:
             return str(error), ""
 
 
-def _tell(decision: Move | Wait) -> None:
+def _tell(case: RotationCase | CredentialCase, decision: Move | Wait) -> None:
     """One log line a decision; an alarm is a warning, so that it is seen at any level a person would choose. Steps on the way are told
     to who debugs: what began, where, and how it ended is enough for a fleet, and every move is in the audit trail.
+
+    An alarm is told when it is new, and after each try that has failed again.
     """
     if isinstance(decision, Move):
         if decision.rotation is not None and decision.rotation.state in ON_THE_WAY:
             log.debug(decision.event.kind)
             return
         told = {"why": decision.event.why, **dict(decision.event.detail)}
-        if _needs_a_person(decision):
-            log.warning(decision.event.kind, alarm=True, **told)
+        alarm = None if decision.rotation is None else decision.rotation.alarm
+        if alarm is not None:
+            log.warning(alarm, alarm=True, ended_as=decision.event.kind, **told)
         else:
             log.info(decision.event.kind, **told)
-    elif decision.alarm is not None:
+    elif decision.alarm is not None and (decision.setback or decision.alarm != _standing(case)):
         log.warning(decision.alarm, alarm=True, problem=decision.problem, until=decision.until)
     elif decision.setback:
         log.info("step_set_back", problem=decision.problem, until=decision.until)
@@ -165,7 +176,6 @@ def _tell(decision: Move | Wait) -> None:
         log.debug("row_waits", until=decision.until)
 
 
-def _needs_a_person(move: Move) -> bool:
-    """Whether a rotation was given up, or the other side no longer knows the resource."""
-    failed = move.rotation is not None and move.rotation.state is RotationState.FAILED
-    return failed or move.resource_state is ResourceState.LEAVING
+def _standing(case: RotationCase | CredentialCase) -> str | None:
+    """The alarm that the row raised before."""
+    return case.rotation.alarm if isinstance(case, RotationCase) else case.credential.alarm

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rotation import driver, generations, policy
 from rotation.cases import Move, Wait
 from rotation.model import Event, PushVerdict, Request, Rotation, new_id
-from rotation.states import AttemptState, ResourceState, RotationState, Trigger
+from rotation.states import Alarm, AttemptState, ResourceState, RotationState, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -58,7 +58,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
                 setback=True,
                 problem=f"Vercel refused the installation's token: {attempt.note}",
                 advice=unpark(case),
-                alarm="installation_parked",
+                alarm=Alarm.INSTALLATION_PARKED,
                 attempt=attempt,
                 parks=f"{PARKED_BY_US}: {attempt.note}",
             )
@@ -67,9 +67,11 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
             ports.limiter.learn(case.resource.spec.installation_id, blocked_until=until)
             return Wait(until=until, problem="Vercel's rate limit is reached", attempt=attempt)
         case PushVerdict.CONFLICT if case.rotation.tries >= CONFLICT_TRIES:
-            return _again(case, attempt, now, ports, problem="Vercel keeps answering 409", alarm="push_in_conflict")
-        case PushVerdict.CONFLICT | PushVerdict.UNKNOWN | PushVerdict.UNSENT:
+            return _again(case, attempt, now, ports, problem="Vercel keeps answering 409", alarm=Alarm.PUSH_IN_CONFLICT)
+        case PushVerdict.CONFLICT:
             return _again(case, attempt, now, ports, problem=outcome.note or outcome.verdict)
+        case PushVerdict.UNKNOWN | PushVerdict.UNSENT:
+            return _again(case, attempt, now, ports, problem=outcome.note or outcome.verdict, longest=policy.LONGEST_SILENCE)
 
 
 def _complete(case: RotationCase, attempt: Attempt, now: datetime) -> Move:
@@ -121,7 +123,7 @@ def _refused(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
             setback=True,
             problem=problem,
             advice=advice,
-            alarm="push_refused",
+            alarm=Alarm.PUSH_REFUSED,
             attempt=attempt,
         )
     return fail(case, ports, problem, advice, attempt=attempt)
@@ -131,7 +133,7 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
     """404 or 410: believed only when Vercel says so about the resource itself, twice, a quarter of an hour apart."""
     exists = ports.sink.resource_exists(case.resource, case.installation, driver.call_deadline(case, ports))
     if exists is not False:
-        return _again(case, attempt, now, ports, problem=f"Vercel answered {attempt.status} to the push", alarm="push_refused")
+        return _again(case, attempt, now, ports, problem=f"Vercel answered {attempt.status} to the push", alarm=Alarm.PUSH_REFUSED)
     said_at = driver.store_now(case, ports)  # the worker may have stood still since the push was answered
     since = case.rotation.missing_since if _last_status(case) in (404, 410) else None  # another answer in between: it is there
     if since is None or said_at - since < MISSING_CONFIRMED_AFTER:
@@ -142,8 +144,9 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
             missing_since=since or said_at,
         )
     why = "Vercel said twice that the resource is gone"
+    lost = abandoned(case.rotation, now, why, alarm=Alarm.RESOURCE_MISSING)
     return Move(
-        rotation=abandoned(case.rotation, now, why),
+        rotation=lost,
         credentials=generations.departure(
             case.credentials,
             case.rotation,
@@ -154,16 +157,29 @@ def _missing(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
         attempt=attempt,
         unparks=parked_by_us(case),
         resource_state=ResourceState.LEAVING,
-        event=event(abandoned(case.rotation, now, why), why=why),
+        event=event(lost, why=why),
     )
 
 
-def _again(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports, *, problem: str, alarm: str | None = None) -> Wait:
+def _again(
+    case: RotationCase,
+    attempt: Attempt,
+    now: datetime,
+    ports: Ports,
+    *,
+    problem: str,
+    alarm: Alarm | None = None,
+    longest: timedelta = policy.LONGEST_SETBACK,
+) -> Wait:
     """The same values again, after a back-off; an alarm once the offer has been standing for an hour."""
+    until = now + min(back_off(case, ports), longest)
+    return Wait(until=until, setback=True, problem=problem, alarm=alarm or offer_alarm(case, now), attempt=attempt)
+
+
+def offer_alarm(case: RotationCase, now: datetime) -> Alarm | None:
+    """The alarm of a rotation whose offer has been standing for more than an hour."""
     offered_at = case.rotation.offered_at
-    if alarm is None and offered_at is not None and now - offered_at > OFFER_ALARM_AFTER:
-        alarm = "offer_standing_too_long"
-    return Wait(until=now + back_off(case, ports), setback=True, problem=problem, alarm=alarm, attempt=attempt)
+    return Alarm.OFFER_STANDING_TOO_LONG if offered_at is not None and now - offered_at > OFFER_ALARM_AFTER else None
 
 
 _MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptState.APPLIED})
@@ -172,9 +188,17 @@ _MAYBE_APPLIED = frozenset({AttemptState.OPEN, AttemptState.UNKNOWN, AttemptStat
 # -- how a rotation ends without it
 
 
-def fail(case: RotationCase, ports: Ports, problem: str, advice: str, *, attempt: Attempt | None = None) -> Move:
+def fail(
+    case: RotationCase,
+    ports: Ports,
+    problem: str,
+    advice: str,
+    *,
+    attempt: Attempt | None = None,
+    alarm: Alarm | None = Alarm.ROTATION_FAILED,
+) -> Move:
     """Record the failure first; the retirement story then removes the new login. The old one never stopped working."""
-    failed = onward(case, RotationState.FAILED, ended_at=case.now, due_at=None, problem=problem, advice=advice)
+    failed = onward(case, RotationState.FAILED, ended_at=case.now, due_at=None, problem=problem, advice=advice, alarm=alarm)
     unparks = attempt is not None and attempt.status is not None and parked_by_us(case)  # the values were refused, not the token
     if case.pushes_again:
         return Move(rotation=failed, attempt=attempt, unparks=unparks, event=event(failed, why=problem, advice=advice))
@@ -235,9 +259,9 @@ def _heaviest(requests: tuple[Request, ...]) -> Trigger:
     return next((one for one in (Trigger.EMERGENCY, Trigger.VERCEL) if one in triggers), Trigger.MANUAL)
 
 
-def abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:
+def abandoned(rotation: Rotation, now: datetime, why: str, *, alarm: Alarm | None = None) -> Rotation:
     """A rotation that has lost its object."""
-    return replace(rotation, state=RotationState.ABANDONED, ended_at=now, due_at=None, tries=0, problem=why)
+    return replace(rotation, state=RotationState.ABANDONED, ended_at=now, due_at=None, tries=0, problem=why, alarm=alarm)
 
 
 # -- small words
@@ -245,13 +269,18 @@ def abandoned(rotation: Rotation, now: datetime, why: str) -> Rotation:
 
 def onward(case: RotationCase, state: RotationState, **told: datetime | str | int | None) -> Rotation:
     """The rotation in its next state: with a clean slate and due to go on at once, but for what is told."""
-    clean: dict[str, Any] = {"tries": 0, "problem": "", "advice": "", "due_at": case.now}
+    clean: dict[str, Any] = {"tries": 0, "problem": "", "advice": "", "alarm": None, "due_at": case.now}
     return replace(case.rotation, state=state, **(clean | told))
 
 
 def event(rotation: Rotation, why: str = "", **detail: str | int | None) -> Event:
     """The audit event of a rotation's move."""
     return Event(kind=f"rotation_{rotation.state}", actor=ACTOR, why=why, detail=(("rotation", rotation.id), *detail.items()))
+
+
+def emergency(case: RotationCase) -> bool:
+    """Whether an emergency asked for it."""
+    return any(request.trigger is Trigger.EMERGENCY for request in case.requests)
 
 
 def superseding(case: RotationCase) -> bool:

@@ -4,8 +4,12 @@ An adapter sorts its own errors, because only it knows the other side. Everythin
 
 * RolloverError
   · Refused         definitely not applied, and will not be: do not repeat it as it is
+    · NameClash       a login of that name is somebody else's
+    · AdminRefused    a server does not let our admin login in: nothing can be done there until a person mends it
   · Unavailable     definitely not applied, may work later: repeat it after a while
     · KeyMissing      the key that sealed this is not in the keyring: held until it comes back or is abandoned
+    · Unreachable     the other side gave no answer at all, or not in time
+    · NotAsked        we did not even ask, since it has not answered others lately, or enough of us are asking
   · OutcomeUnknown  perhaps applied: the next try looks first
   · LostClaim       somebody else moved the row, or our time for it is over: stop, nothing is wrong
   · IllegalMove     a bug of ours: stop loudly
@@ -41,6 +45,14 @@ class Refused(RolloverError):
         self.advice = advice
 
 
+class NameClash(Refused):
+    """A login of that name exists and does not carry our marker for this credential: it is left alone."""
+
+
+class AdminRefused(Refused):
+    """The admin login of a server is refused: its password was changed, or it was removed or may not log in any more."""
+
+
 class Unavailable(RolloverError):
     """Definitely not applied; the same call may work later, after `retry_after` where the other side named a time."""
 
@@ -55,6 +67,17 @@ class KeyMissing(Unavailable):
     def __init__(self, key_id: str) -> None:
         super().__init__(f"the key {key_id} is not in the keyring")
         self.key_id = key_id
+
+
+class Unreachable(Unavailable):
+    """Nobody was there, or no answer came in time: a sign that the whole system is down, not that it minds this call."""
+
+
+class NotAsked(Unavailable):
+    """We kept the call to ourselves, so it says nothing about what it was for, and is no setback. It always has a `retry_after`."""
+
+    def __init__(self, message: str, *, retry_after: timedelta) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class OutcomeUnknown(RolloverError):

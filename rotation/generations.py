@@ -31,7 +31,7 @@ def succession(case: RotationCase, now: datetime, grace: policy.Grace) -> tuple[
     unless somebody said explicitly when the old ones must end. A compromised credential gets none.
     """
     emergency = any(request.trigger is Trigger.EMERGENCY for request in case.requests)
-    changed = [replace(case.credential, stage=Stage.CURRENT, current_at=now, due_at=None, tries=0, problem="")]
+    changed = [replace(case.credential, stage=Stage.CURRENT, current_at=now, due_at=None, tries=0, problem="", alarm=None)]
     for credential in case.credentials:
         if credential.stage is Stage.CURRENT or clock_stopped(credential):
             changed.append(_begun(credential, case, now, grace))
@@ -61,6 +61,7 @@ def _begun(credential: Credential, case: RotationCase, now: datetime, grace: pol
         due_at=ends_at,
         tries=0,
         problem="",
+        alarm=None,
     )
 
 
@@ -79,12 +80,12 @@ def ended_at_once(credential: Credential, now: datetime) -> Credential:
 
 def passed_over(credential: Credential, now: datetime) -> Credential:
     """The credential of a superseded rotation: Vercel may hold it, so it is previous, and its clock stands still for now."""
-    return replace(credential, stage=Stage.PREVIOUS, previous_at=now, grace_ends_at=None, due_at=None, tries=0, problem="")
+    return replace(credential, stage=Stage.PREVIOUS, previous_at=now, grace_ends_at=None, due_at=None, tries=0, problem="", alarm=None)
 
 
 def discarded(credential: Credential, at: datetime) -> Credential:
     """The credential of a failed rotation, to be removed from `at` on: after every claim under which it may still be created."""
-    return replace(credential, stage=Stage.DISCARDING, due_at=at, tries=0, problem="")
+    return replace(credential, stage=Stage.DISCARDING, due_at=at, tries=0, problem="", alarm=None)
 
 
 def released(credential: Credential, now: datetime) -> Credential:
@@ -98,6 +99,7 @@ def released(credential: Credential, now: datetime) -> Credential:
         sealed_verifier=None,
         tries=0,
         problem="",
+        alarm=None,
     )
 
 

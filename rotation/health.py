@@ -23,10 +23,10 @@ import structlog
 
 from rotation import driver
 from rotation.cases import Deadline
-from rotation.errors import LostClaim, OutcomeUnknown, Refused, Unavailable
+from rotation.errors import LostClaim, NotAsked, OutcomeUnknown, Refused, Unavailable
 from rotation.holds import hold
 from rotation.model import Event, SealContext
-from rotation.states import ALIVE_STAGES, Stage
+from rotation.states import ALIVE_STAGES, Alarm, Stage
 from rotation.survey import ENDED, Finding, Kind, get_in, model, survey
 
 if TYPE_CHECKING:
@@ -58,8 +58,12 @@ def sample_use(server_name: str, ports: Ports) -> int:
     deadline = Deadline(ports.clock.monotonic() + ports.terms.call_deadline.total_seconds())
     try:
         sessions = ports.engines[server.engine].usage(server, deadline)
+    except NotAsked as error:
+        log.info("use_not_sampled", server=server_name, problem=str(error))
+        return 0
     except (Refused, Unavailable, OutcomeUnknown) as error:
-        log.warning("use_unreadable", alarm=True, server=server_name, problem=str(error))
+        if ports.store.raise_alarm(Alarm.USE_UNREADABLE, server_name, str(error)):
+            log.warning(Alarm.USE_UNREADABLE, alarm=True, server=server_name, problem=str(error))
         return 0
     ports.store.see(server, sessions)
     return len(sessions)
@@ -78,7 +82,7 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     try:
         seen = survey(server, ports)
     except (Refused, Unavailable, OutcomeUnknown) as error:
-        log.warning("logins_unreadable", alarm=True, server=server_name, problem=str(error))
+        log.warning(Alarm.LOGINS_UNREADABLE, alarm=True, server=server_name, problem=str(error))
         return ()
     for finding in seen.findings:
         _tell(finding)
@@ -123,7 +127,7 @@ def heal(credential_id: str, ports: Ports) -> bool:
             return False
         except (Refused, Unavailable, OutcomeUnknown) as error:
             problem, advice = driver.describe(error)
-            log.warning("login_not_healed", alarm=True, username=case.credential.username, problem=problem, advice=advice)
+            log.warning(Alarm.LOGIN_NOT_HEALED, alarm=True, username=case.credential.username, problem=problem, advice=advice)
             return False
         if not ports.store.end_mending(credential_id, event) or event is None:
             return False
@@ -176,7 +180,7 @@ def hold_ahead(seen: Survey, ports: Ports) -> None:
     for finding in seen.of(Kind.AHEAD):
         for resource_id in finding.resource_ids:
             if hold(resource_id, finding.username, ports):
-                log.warning("resource_held", alarm=True, resource=resource_id, username=finding.username, problem=finding.problem)
+                log.warning(Alarm.RESOURCE_HELD, alarm=True, resource=resource_id, username=finding.username, problem=finding.problem)
 
 
 # -- small words
@@ -189,11 +193,11 @@ def _tell(finding: Finding) -> None:
     told = {"server": finding.server, "username": finding.username, "problem": finding.problem}
     match finding.kind:
         case Kind.LOST:
-            log.warning("login_lost", alarm=True, credential=finding.credential and finding.credential.id, **told)
+            log.warning(Alarm.LOGIN_LOST, alarm=True, credential=finding.credential and finding.credential.id, **told)
         case Kind.REVIVED:
-            log.warning("login_revived", alarm=True, credential=finding.credential and finding.credential.id, **told)
+            log.warning(Alarm.LOGIN_REVIVED, alarm=True, credential=finding.credential and finding.credential.id, **told)
         case Kind.AHEAD | Kind.ORPHAN:
-            log.warning("orphan_found", alarm=True, **told)
+            log.warning(Alarm.ORPHAN_FOUND, alarm=True, **told)
 
 
 def _looks_again_in(astray: tuple[Credential, ...], now: datetime, ports: Ports) -> timedelta | None:

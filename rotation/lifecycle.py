@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 
 from rotation import driver, endings, generations, policy
 from rotation.cases import AttemptTerms, Move, Wait
-from rotation.errors import Invalid, KeyMissing, LostClaim, OutcomeUnknown, Refused, Unavailable
+from rotation.errors import AdminRefused, Invalid, KeyMissing, LostClaim, NameClash, NotAsked, OutcomeUnknown, Refused, Unavailable
 from rotation.model import Credential, Event, Login, Rotation, SealContext, new_id
-from rotation.states import BEFORE_OFFER, AttemptState, ResourceState, RotationState, Stage, Trigger
+from rotation.states import BEFORE_OFFER, Alarm, AttemptState, ResourceState, RotationState, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,16 +178,18 @@ STEPS: Mapping[RotationState, Callable[[RotationCase, Ports], Move | Wait]] = {
 def on_error(case: RotationCase, error: RolloverError, ports: Ports) -> Move | Wait:
     """What an error of the other side means: before the offer it may end the rotation, after it there is only forward."""
     problem, advice = driver.describe(error)
-    until = case.now + endings.back_off(case, ports)
+    until = case.now + driver.pause_after(error, endings.back_off(case, ports))
+    if isinstance(error, NotAsked):
+        return Wait(until=min(until, case.now + policy.LONGEST_URGENT_SETBACK) if case.rotation.urgent else until, problem=problem)
     if isinstance(error, KeyMissing) and case.pushes_again and not endings.superseding(case):
         return endings.fail(case, ports, problem, advice)  # else a rotation, which would help, waits behind it for ever
     if isinstance(error, KeyMissing):
-        return Wait(until=max(until, case.now + timedelta(minutes=1)), problem=problem, advice=advice, alarm="key_missing")
+        return Wait(until=max(until, case.now + timedelta(minutes=1)), problem=problem, advice=advice, alarm=Alarm.KEY_MISSING)
     if case.rotation.state not in BEFORE_OFFER or endings.superseding(case):
-        return Wait(until=until, setback=True, problem=problem, advice=advice, alarm="rotation_stuck")
+        return Wait(until=until, setback=True, problem=problem, advice=advice, alarm=Alarm.ROTATION_STUCK)
     gives_up = policy.give_up(_setback(case, error), case.rotation.tries + 1, since=_since(case), now=case.now)
     if gives_up is not None:
-        return endings.fail(case, ports, f"{problem}: {gives_up}", advice)
+        return endings.fail(case, ports, f"{problem}: {gives_up}", advice, alarm=_alarm(error))
     return Wait(until=until, setback=True, problem=problem, advice=advice)
 
 
@@ -209,9 +211,8 @@ def _behind(case: RotationCase, ahead: Rotation) -> Move | Wait:
     But only past the first one: going past that again would leave one more login alive, and one more push to wait for, each time
     that somebody asks.
     """
-    emergency = any(request.trigger is Trigger.EMERGENCY for request in case.requests)
     stuck = ahead.tries > 0 or ahead.offered_at is None or case.now - ahead.offered_at > BEHIND_ANOTHER
-    if ahead.state is not RotationState.OFFERED or not emergency or endings.superseding(case):
+    if ahead.state is not RotationState.OFFERED or not endings.emergency(case) or endings.superseding(case):
         return Wait(until=case.now + BEHIND_ANOTHER)
     if not stuck:
         return Wait(until=case.now + timedelta(seconds=1))
@@ -219,7 +220,7 @@ def _behind(case: RotationCase, ahead: Rotation) -> Move | Wait:
     why = f"an emergency rotation goes past it: {case.rotation.id}"
     return Move(
         rotation=replace(case.rotation, due_at=case.now),
-        superseded=replace(ahead, state=RotationState.SUPERSEDED, ended_at=case.now, due_at=None, problem=why),
+        superseded=replace(ahead, state=RotationState.SUPERSEDED, ended_at=case.now, due_at=None, problem=why, alarm=None),
         credentials=tuple(generations.passed_over(one, case.now) for one in passed),
         event=Event(kind="rotation_superseded", actor=endings.ACTOR, why=why, detail=(("rotation", ahead.id),)),
     )
@@ -252,13 +253,20 @@ def _clocks_disagree(case: RotationCase, ports: Ports) -> Wait | None:
 
     An emergency promises no grace, so it waits only when there is such a push.
     """
-    emergency = any(request.trigger is Trigger.EMERGENCY for request in case.requests)
     doubtful = any(one.unanswered and one.credential_id != case.rotation.credential_id for one in case.attempts)
-    return driver.clocks_disagree(case, ports) if doubtful or not emergency else None
+    return driver.clocks_disagree(case, ports) if doubtful or not endings.emergency(case) else None
 
 
 def _limited(case: RotationCase, ports: Ports) -> Wait | None:
-    """A place in Vercel's rate limit. One that lies ahead is kept on the row and used when the row comes back."""
+    """Whether Vercel answers at all, and a place in its rate limit. One that lies ahead is kept on the row and used when it comes back.
+
+    Where Vercel does not answer, no attempt is opened: one that was not sent would have to be settled all the same. A place is given
+    back then, or all those who waited would use theirs at the same moment.
+    """
+    pause = ports.sink.pause(case.installation, emergency=endings.emergency(case))
+    if pause is not None:
+        alarm = endings.offer_alarm(case, case.now)
+        return Wait(until=case.now + pause, problem="Vercel has not answered lately", alarm=alarm, returns_place=True)
     kept = case.rotation.reserved_at
     if kept is not None:
         return Wait(until=kept) if kept > case.now else None
@@ -286,7 +294,7 @@ def _verify(case: RotationCase, differences: tuple[Fault, ...], ports: Ports) ->
     verified = endings.onward(case, RotationState.VERIFIED, verified_at=driver.store_now(case, ports))
     limited = _limited(case, ports)
     if limited is not None:
-        waiting = replace(verified, due_at=limited.until, reserved_at=limited.reserved_at)
+        waiting = replace(verified, due_at=limited.until, reserved_at=limited.reserved_at, problem=limited.problem)
         return Move(rotation=waiting, event=endings.event(verified))
     return _offered(replace(case, rotation=verified), ports)
 
@@ -345,6 +353,17 @@ def _unsent(case: RotationCase) -> Attempt | None:
     """The attempt that was opened under this very claim: it has not been sent, as a claim sends once and records what came of it."""
     own = (one for one in case.attempts if one.rotation_id == case.rotation.id and one.fence == case.claim.fence)
     return next((one for one in own if one.state is AttemptState.OPEN), None)
+
+
+def _alarm(error: RolloverError) -> Alarm | None:
+    """The alarm of a rotation that is given up. An admin login that is refused is one alarm of its server, not of each rotation."""
+    match error:
+        case AdminRefused():
+            return None
+        case NameClash():
+            return Alarm.NAME_CLASH
+        case _:
+            return Alarm.ROTATION_FAILED
 
 
 def _not_sent(attempt: Attempt, case: RotationCase, ports: Ports) -> Attempt:

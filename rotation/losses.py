@@ -96,7 +96,7 @@ def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, wo
 def _ended(rotation: Rotation, case: ResourceCase, why: str) -> Rotation:
     """Before the offer it can be given up; after it Vercel may hold its login, so that it can only be gone past."""
     state = RotationState.FAILED if rotation.state in BEFORE_OFFER else RotationState.SUPERSEDED
-    return replace(rotation, state=state, ended_at=case.now, due_at=None, tries=0, problem=why, advice="")
+    return replace(rotation, state=state, ended_at=case.now, due_at=None, tries=0, problem=why, advice="", alarm=None)
 
 
 def _passed_over(credential: Credential, ended: Rotation | None) -> bool:

@@ -187,6 +187,7 @@ class Credential:
     `grace_ends_at` is None while the clock is stopped (not yet previous, or superseded and waiting for the newest rotation).
     `unblock_until` is set when a person gave it a new end: until then a worker that was slower may still block it, so it is let in
     again at once and once more at that time.
+    `alarm` is the name of what wants a person, until it moves on.
     `last_seen_at` is written by use sampling alone; `astray_at`, `mending_until` and `tried_at` by the healer alone: since when the login
     is not as its row says, until when somebody may be putting that right, and when it was last logged in with.
     `found_at` is set on a login that was found on a server without a row, after the store was set back: its password was never known.
@@ -215,6 +216,7 @@ class Credential:
     due_at: datetime | None = None
     tries: int = 0
     problem: str = ""
+    alarm: str | None = None
     last_seen_at: datetime | None = None
     astray_at: datetime | None = None
     mending_until: datetime | None = None
@@ -243,7 +245,8 @@ class Rotation:
     """One replacement of the current credential, and its record.
 
     One that has a credential while it is only requested replaces nothing: it pushes the current credential's values again.
-    `tries` counts setbacks in the present state; `problem` is the last one, `advice` what a person should do about it.
+    `tries` counts setbacks in the present state; `problem` is the last one, `advice` what a person should do about it, and `alarm` the
+    name of what wants a person, where something does: of one that goes on until it moves on, of one that has ended for good.
     `reserved_at` is the place in Vercel's rate limit that is kept for it; `missing_since` when Vercel first said that the resource is gone.
     """
 
@@ -263,6 +266,7 @@ class Rotation:
     tries: int = 0
     problem: str = ""
     advice: str = ""
+    alarm: str | None = None
     reserved_at: datetime | None = None
     missing_since: datetime | None = None
     fence: int = 0
@@ -395,12 +399,16 @@ class PushVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
-    """The answer to a push. `note` is a short text without any part of a body; `retry_at` is the time that a 429 names, in UTC."""
+    """The answer to a push. `note` is a short text without any part of a body; `retry_at` is the time that a 429 names, in UTC.
+
+    `asked` is False where it never came to asking the other side, for want of a token, say: such a push says nothing about that side.
+    """
 
     verdict: PushVerdict
     status: int | None = None
     note: str = ""
     retry_at: datetime | None = None
+    asked: bool = True
 
     @property
     def attempt_state(self) -> AttemptState:

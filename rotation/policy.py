@@ -33,6 +33,9 @@ SETBACK, LONGEST_SETBACK = timedelta(seconds=1), timedelta(minutes=5)
 URGENT_SETBACK, LONGEST_URGENT_SETBACK = timedelta(seconds=0.5), timedelta(seconds=15)
 """The first and the longest back-off within a state."""
 
+LONGEST_SILENCE = timedelta(seconds=30)
+"""The longest back-off from a system that does not answer at all: once it does, everything goes on within a minute."""
+
 TRIES_TO_VERIFY = 6
 """Replicas and poolers lag behind the server, so a new login may be refused for a while."""
 

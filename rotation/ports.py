@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+ALARM_STANDS = timedelta(minutes=5)
+"""How long an alarm of what has no row of its own stands after it was raised last."""
+ALARM_TOLD_AGAIN = timedelta(minutes=30)
+"""How often one that stands is told again, by whoever raises it then."""
+
 
 class Clock(Protocol):
     """This machine's clocks."""
@@ -193,6 +198,13 @@ class SecretsSink(Protocol):
         """The resource's secrets for this login, made from its templates. Raises `Invalid` for a template that cannot be rendered."""
         ...
 
+    def pause(self, installation: Installation, *, emergency: bool) -> timedelta | None:
+        """For how long not to push for the installation, since the other side has not answered lately. None: push now.
+
+        To be asked before an attempt is opened. An emergency is held back for less long.
+        """
+        ...
+
     def push(
         self,
         resource: Resource,
@@ -314,6 +326,18 @@ class Store(Protocol):
     def see(self, server: Server, sessions: Sequence[Session]) -> None:
         """Note at the store's clock which credentials of the server's resources are in use, and by whom."""
         ...
+
+    def raise_alarm(
+        self, name: str, subject: str, problem: str, *, stands: timedelta = ALARM_STANDS, told_again: timedelta = ALARM_TOLD_AGAIN
+    ) -> bool:
+        """What has no row of its own, a server say, wants a person: the alarm stands for so long from now on, by whomever it is raised.
+
+        Whether it is to be told: it did not stand before, or was told as long ago as `told_again`.
+        """
+        ...
+
+    def end_alarm(self, name: str, subject: str) -> None:
+        """It stands no more. None that does: a no-op."""
 
     def resource(self, resource_id: str) -> Resource:
         """The resource as it is now. Raises `NotFound`."""

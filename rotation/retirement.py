@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from rotation import driver, generations, policy
 from rotation.cases import Move, Wait
-from rotation.errors import KeyMissing, Refused
+from rotation.errors import AdminRefused, KeyMissing, NotAsked, Refused
 from rotation.model import Event, Login, SealContext
 from rotation.sensitive import Sensitive
-from rotation.states import ALIVE_STAGES, InUse, ResourceState, Stage
+from rotation.states import ALIVE_STAGES, Alarm, InUse, ResourceState, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,6 +63,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
         due_at=now + credential.blocked_for if credential.blocked_for else case.now,  # not a moment ahead: it goes on at once
         tries=0,
         problem="",
+        alarm=None,
     )
     return Move(credentials=(blocked,), event=_event(blocked, why=_why_ended(credential)))
 
@@ -102,12 +103,22 @@ STEPS: Mapping[Stage, Callable[[CredentialCase, Ports], Move | Wait]] = {
 
 
 def on_error(case: CredentialCase, error: RolloverError, ports: Ports) -> Wait:
-    """A retirement never gives up: it waits, with an alarm when waiting alone will not help."""
+    """A retirement never gives up: it waits, with an alarm when waiting alone will not help.
+
+    A blocked one that comes here may have been removed before, also where its server was only not asked: that must be remembered.
+    """
     problem, advice = driver.describe(error)
     draw = int.from_bytes(ports.entropy.bytes(4)) / 2**32
-    until = case.now + policy.setback(case.credential.tries + 1, urgent=False, draw=draw)
-    alarm = "retirement_stuck" if isinstance(error, Refused | KeyMissing) or case.credential.tries >= ALARM_TRIES else None
-    return Wait(until=until, setback=True, problem=problem, advice=advice, alarm=alarm)
+    until = case.now + driver.pause_after(error, policy.setback(case.credential.tries + 1, urgent=False, draw=draw))
+    setback = case.credential.stage is Stage.BLOCKED or not isinstance(error, NotAsked)
+    return Wait(until=until, setback=setback, problem=problem, advice=advice, alarm=_alarm(case, error))
+
+
+def _alarm(case: CredentialCase, error: RolloverError) -> Alarm | None:
+    """A server that does not answer, or refuses our admin login, has an alarm of its own."""
+    if isinstance(error, NotAsked | AdminRefused):
+        return None
+    return Alarm.RETIREMENT_STUCK if isinstance(error, Refused | KeyMissing) or case.credential.tries >= ALARM_TRIES else None
 
 
 STORY: driver.Story[CredentialCase] = driver.Story(
@@ -174,7 +185,7 @@ def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
         until=looks_at if credential.in_use_until is None else min(looks_at, credential.in_use_until),
         problem=f"its grace is over, but it is still used: {use.reason}",
         advice="redeploy what still uses it; `rollover credential list` shows who",
-        alarm="credential_still_used",
+        alarm=Alarm.CREDENTIAL_STILL_USED,
     )
 
 
@@ -202,7 +213,7 @@ def _unblock(case: CredentialCase, until: datetime, ports: Ports) -> Move | Wait
     _engine(case, ports).unblock(case.resource, credential.username, driver.call_deadline(case, ports))
     if case.now < until:
         return Wait(until=until)
-    unblocked = replace(credential, unblock_until=None, due_at=credential.grace_ends_at, tries=0, problem="")
+    unblocked = replace(credential, unblock_until=None, due_at=credential.grace_ends_at, tries=0, problem="", alarm=None)
     return Move(credentials=(unblocked,), event=Event("credential_unblocked", ACTOR, detail=_detail(unblocked)))
 
 
@@ -240,6 +251,7 @@ def _ended(credential: Credential, stage: Stage, now: datetime) -> Credential:
         sealed_verifier=None,
         tries=0,
         problem="",
+        alarm=None,
     )
 
 

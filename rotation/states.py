@@ -78,6 +78,36 @@ class AttemptState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Alarm(StrEnum):
+    """What wants a person. Each is a log line with `alarm=True`, a count in the metrics, and a line of `docs/runbook.md`."""
+
+    INSTALLATION_PARKED = "installation_parked"
+    PUSH_REFUSED = "push_refused"
+    PUSH_IN_CONFLICT = "push_in_conflict"
+    OFFER_STANDING_TOO_LONG = "offer_standing_too_long"
+    ROTATION_STUCK = "rotation_stuck"
+    ROTATION_FAILED = "rotation_failed"
+    NAME_CLASH = "name_clash"
+    RESOURCE_MISSING = "resource_missing"
+    KEY_MISSING = "key_missing"
+    KEYS_REFUSED = "keys_refused"
+    """Of a worker that ended for it: told in its log alone, as it does not write to a store whose keys it has not."""
+    CREDENTIAL_STILL_USED = "credential_still_used"
+    RETIREMENT_STUCK = "retirement_stuck"
+    CLOCKS_DISAGREED = "clocks_disagreed"
+    USE_UNREADABLE = "use_unreadable"
+    ADMIN_REFUSED = "admin_refused"
+    SERVER_UNREACHABLE = "server_unreachable"
+    VERCEL_UNREACHABLE = "vercel_unreachable"
+    WORK_OVERDUE = "work_overdue"
+    LOGIN_LOST = "login_lost"
+    LOGIN_NOT_HEALED = "login_not_healed"
+    LOGIN_REVIVED = "login_revived"
+    ORPHAN_FOUND = "orphan_found"
+    RESOURCE_HELD = "resource_held"
+    LOGINS_UNREADABLE = "logins_unreadable"
+
+
 ROTATION_MOVES: Mapping[RotationState, frozenset[RotationState]] = {
     RotationState.REQUESTED: frozenset({RotationState.PLANNED, RotationState.FAILED, RotationState.ABANDONED}),
     RotationState.PLANNED: frozenset(

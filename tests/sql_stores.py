@@ -18,7 +18,7 @@ from rotation.store.tables import UtcTime, chains, metadata
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import timedelta
     from pathlib import Path
 
@@ -79,6 +79,9 @@ class SqlBench:
 
     def attempts(self, rotation_id: str) -> tuple[Attempt, ...]:
         return self.store.views.rotation(rotation_id).attempts
+
+    def alarms(self) -> Mapping[str, int]:
+        return self.store.views.status().alarms
 
     def sightings(self, resource_id: str) -> dict[tuple[str, str, str], int]:
         lines = self.store.views.credentials(resource_id)

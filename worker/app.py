@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 TICK = "rollover.tick"
 SEAL_AUDIT = "rollover.seal_audit"
 SEAL_AUDIT_SECONDS = 60.0
+WATCH = "rollover.watch"
+WATCH_SECONDS = 60.0
 NEVER = datetime.fromtimestamp(0, UTC)
 WRONG_USE = 2
 
@@ -80,7 +82,11 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": settings.tick_seconds,
-        "beat_schedule": {"tick": _every(settings.tick_seconds, TICK), "seal-audit": _every(SEAL_AUDIT_SECONDS, SEAL_AUDIT)},
+        "beat_schedule": {
+            "tick": _every(settings.tick_seconds, TICK),
+            "seal-audit": _every(SEAL_AUDIT_SECONDS, SEAL_AUDIT),
+            "watch": _every(WATCH_SECONDS, WATCH),
+        },
     }
 
 

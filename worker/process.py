@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rotation.engines.postgresql import PostgresqlEngine
+from rotation.states import Alarm
 from rotation.store.sql import SqlStore
 from worker.settings import load
-from worker.wiring import expect_keys, wire
+from worker.wiring import expect_keys, let_go, wire
 
 if TYPE_CHECKING:
     from rotation.ports import Ports
@@ -34,7 +34,7 @@ def ports() -> Ports:
             _made[here] = wire(load(os.environ))
         if here not in _keys_seen:
             for key_id in expect_keys(_made[here]):
-                log.warning("key_missing", alarm=True, key=key_id, advice=f"add it again, or `rollover keys abandon {key_id}`")
+                log.warning(Alarm.KEY_MISSING, alarm=True, key=key_id, advice=f"add it again, or `rollover keys abandon {key_id}`")
             _keys_seen.add(here)
         return _made[here]
 
@@ -48,13 +48,9 @@ def store() -> SqlStore:
 
 
 def close() -> None:
-    """Close the connections to the store and to the databases, where there are any; what is in use is closed when it is given back."""
+    """Close the connections to all others, where there are any; what is in use is closed when it is given back."""
     with _making:
         made = _made.pop(os.getpid(), None)
     if made is None:
         return
-    for engine in made.engines.values():
-        if isinstance(engine, PostgresqlEngine):
-            engine.close()
-    if isinstance(made.store, SqlStore):
-        made.store.dispose()
+    let_go(made)

@@ -202,6 +202,15 @@ class Settings(BaseSettings):
     worker_threads: int = Field(
         default=8, ge=1, le=1_000, description="How many rotations and retirements one worker process carries on at once."
     )
+    server_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000,
+        description=(
+            "How many threads of a worker process may be busy with one database server, so that one that hangs leaves the others alone. "
+            "Default: half of them. Where there is only one server, give it all of them."
+        ),
+    )
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, description="`console` for people, `json` for machines.")
     log_level: LogLevel = Field(default=LogLevel.INFO, description="`debug`, `info`, `warning` or `error`.")
     sandbox_postgresql_bin: Directory | None = Field(
@@ -260,6 +269,16 @@ class Settings(BaseSettings):
             login_check=timedelta(seconds=self.login_check_seconds),
             mending=timedelta(seconds=min(LONGEST_MENDING, self.call_deadline_seconds)),
         )
+
+    @property
+    def threads_for_a_server(self) -> int:
+        """How many threads of this process one database server may keep busy."""
+        return self.server_threads or (self.worker_threads + 1) // 2
+
+    @property
+    def threads_for_vercel(self) -> int:
+        """How many threads of this process may be pushing: all but a quarter, which goes on with what needs no Vercel."""
+        return self.worker_threads - self.worker_threads // 4
 
     def secrets(self) -> tuple[Sensitive, ...]:
         """Every secret that was set, for the redactor of the logs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -11,14 +12,20 @@ from celery import signals
 
 from rotation import driver, health, lifecycle, requests, retirement
 from rotation.errors import OutcomeUnknown, Refused, Unavailable
+from rotation.states import Alarm
+from rotation.store.views import LATE
 from worker import process
-from worker.app import SEAL_AUDIT, TICK, app
+from worker.app import SEAL_AUDIT, TICK, WATCH, app
 from worker.hints import MOST_ROWS, depth, send
 from worker.process import ports
 from worker.queues import Queue
+from worker.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    from celery.apps.worker import Worker
 
     from rotation.ports import Store
 
@@ -112,6 +119,26 @@ def seal_audit() -> None:
         log.warning("store_unavailable", problem=str(error))
 
 
+@app.task(name=WATCH)
+def watch() -> None:
+    """Tell when work is late: workers are too few, or those of one queue are gone. Where no task is done at all, only the metrics tell."""
+    try:
+        _tell_late(process.store().views.late())
+    except (Unavailable, OutcomeUnknown) as error:
+        log.warning("store_unavailable", problem=str(error))
+
+
+def _tell_late(late: timedelta) -> None:
+    if late > LATE:
+        log.warning(Alarm.WORK_OVERDUE, alarm=True, seconds=int(late.total_seconds()))
+
+
+@signals.celeryd_after_setup.connect
+def _tell_threads(instance: Worker, **_: object) -> None:
+    """How many threads there are may come from an option of the command: what is wired later divides them."""
+    os.environ[f"{PREFIX}WORKER_THREADS"] = str(getattr(instance, "concurrency"))  # noqa: B009 - the stubs forget it
+
+
 @signals.celeryd_after_setup.connect
 def _expect_keys(**_: object) -> None:
     """A worker whose keys are not those of its store ends before it takes a message. One whose store is away waits for it."""
@@ -120,7 +147,7 @@ def _expect_keys(**_: object) -> None:
     except (Unavailable, OutcomeUnknown) as error:
         log.warning("store_unavailable", problem=str(error))
     except Refused as error:
-        log.error("keys_refused", alarm=True, problem=str(error), advice=error.advice)  # noqa: TRY400  # what is wrong, not where
+        log.error(Alarm.KEYS_REFUSED, alarm=True, problem=str(error), advice=error.advice)  # noqa: TRY400  # what is wrong, not where
         raise SystemExit(FAILED) from None
     finally:
         process.close()  # a pool of processes is forked from here

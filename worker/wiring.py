@@ -21,6 +21,9 @@ from rotation.store.sql import SqlStore
 from rotation.vercel.client import VercelSettings, VercelSink
 from rotation.vercel.exchange import HttpClient
 from rotation.vercel.tokens import ClientCredentials, ClientCredentialsSettings, StoredTokens
+from worker.alarms import StandingAlarms
+from worker.guarded_engine import GuardedEngine
+from worker.guarded_sink import GuardedSink
 from worker.limits import LocalLimiter, RateLimit, RedisLimiter, Undivided, connect
 from worker.machine import MachineClock, MachineEntropy
 from worker.settings import RateScope
@@ -40,19 +43,33 @@ def wire(settings: Settings) -> Ports:
     clock = MachineClock()
     keyring = open_keyring(settings)
     sealer = KeyringSealer(keyring)
+    entropy = MachineEntropy()
     http = HttpClient(clock)
+    store = SqlStore(settings.store, clock=clock, terms=settings.terms(), audit_key=_audit_key(settings, keyring))
+    alarms = StandingAlarms(store, clock)
+    postgresql = PostgresqlEngine(admin_login, sealer, clock, allow_private_hosts=settings.allow_private_hosts)
+    vercel = VercelSink(VercelSettings(settings.vercel_api_url), http, _tokens(settings, sealer, http, clock), clock)
     return Ports(
-        store=SqlStore(settings.store, clock=clock, terms=settings.terms(), audit_key=_audit_key(settings, keyring)),
+        store=store,
         engines={
-            "postgresql": PostgresqlEngine(admin_login, sealer, clock, allow_private_hosts=settings.allow_private_hosts),
+            "postgresql": GuardedEngine(postgresql, clock, entropy, alarms, threads=settings.threads_for_a_server),
         },
-        sink=VercelSink(VercelSettings(settings.vercel_api_url), http, _tokens(settings, sealer, http, clock), clock),
+        sink=GuardedSink(vercel, clock, entropy, alarms, threads=settings.threads_for_vercel),
         sealer=sealer,
         limiter=_limiter(settings, clock),
         clock=clock,
-        entropy=MachineEntropy(),
+        entropy=entropy,
         terms=settings.terms(),
     )
+
+
+def let_go(ports: Ports) -> None:
+    """Close every connection that the wired ports keep and do not use just now. They stay usable."""
+    for adapter in (*ports.engines.values(), ports.sink):
+        if isinstance(adapter, GuardedEngine | GuardedSink):
+            adapter.close()
+    if isinstance(ports.store, SqlStore):
+        ports.store.dispose()
 
 
 def open_keyring(settings: Settings) -> Keyring:

@@ -30,7 +30,7 @@ from rotation.engines.postgresql_proof import Proof
 from rotation.engines.postgresql_rehearsal import rehearse
 from rotation.engines.postgresql_removal import block, end_nameless_sessions, find_login, remove_login
 from rotation.engines.postgresql_roles import make_role, mend_role, read_roles, roles_of
-from rotation.errors import Fault, Refused, Unavailable
+from rotation.errors import Fault, NameClash, Refused, Unavailable
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class PostgresqlEngine:
 
     def _expect_ours(self, resource: Resource, role: Role | None, credential: Credential) -> None:
         if role is None or role.comment is None or self._sealer.recognise(role.comment) != credential.id:
-            raise Refused(
+            raise NameClash(
                 f"{resource.server.name}: a login {credential.username} exists that is not this credential's: a name clash",
                 advice="find out whose it is; the next rotation takes another name",
             )

@@ -17,9 +17,9 @@ import psycopg
 from psycopg import sql
 
 from rotation.engines.postgresql_errors import sort_error
-from rotation.engines.postgresql_logins import Door
+from rotation.engines.postgresql_logins import Door, LoginRefused
 from rotation.engines.postgresql_pool import ServerPool
-from rotation.errors import LostClaim
+from rotation.errors import AdminRefused, LostClaim
 from rotation.model import Endpoint, Login
 
 if TYPE_CHECKING:
@@ -143,7 +143,10 @@ class AdminSessions:
             admin = self._admin_logins(server)
             door = Door(server, Endpoint("", server.host, server.port), database if database != USUAL else admin.database)
             options = f"-c idle_session_timeout={SERVER_IDLE} -c client_encoding=UTF8"
-            return self._logins.log_in(door, Login(admin.username, admin.password), time_left, options=options)
+            try:
+                return self._logins.log_in(door, Login(admin.username, admin.password), time_left, options=options)
+            except LoginRefused as refused:
+                raise AdminRefused(str(refused), advice=f"mend the admin login of {server.name}, or give its new URL") from None
 
         return ServerPool(server.name, server.connections, open_connection)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable
+from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     import psycopg
@@ -51,7 +51,7 @@ def sort_error(error: psycopg.Error, act: str, system: str, *, sent: bool) -> Ro
     if code is None:
         if sent:
             return OutcomeUnknown(f"{system}: the connection was lost while it was told to {act}")
-        return Unavailable(f"{system}: no answer, while about to {act}")
+        return Unreachable(f"{system}: no answer, while about to {act}")
     if code == TOO_LATE and sent:
         return LostClaim(f"{system}: too late to {act}; nothing was changed")
     message = f"{system}: PostgreSQL did not {act}: {code} {type(error).__name__}"

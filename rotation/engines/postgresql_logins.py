@@ -20,7 +20,7 @@ from psycopg import pq
 from rotation.engines.deadlines import BoundedConnection, NoConnection, bounded, connect
 from rotation.engines.scram import login_keys, salting_of
 from rotation.engines.tls import FALLS_BACK, PLAIN, is_verified, tls_context, tls_parameters
-from rotation.errors import Refused, RolloverError, Unavailable
+from rotation.errors import Refused, RolloverError, Unavailable, Unreachable
 from rotation.model import APPLICATION_NAME
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ NO_TLS = "Server refuses SSL"
 """pg8000's words."""
 REFUSING = frozenset({BAD_PASSWORD, NOT_PERMITTED, "3D000", "42501"})
 """Codes that will be the same the next time; the last two: no such database, no right to connect to it."""
+
+
+class LoginRefused(Refused):
+    """The server does not let this login in."""
 
 
 PLAIN_TEXT = b"\0\0\0\3"
@@ -82,6 +86,10 @@ class Door:
         """How messages call it."""
         return f"{self.server.name} (endpoint {self.place.name})" if self.place.name else self.server.name
 
+    def unreachable(self, how: str) -> Unavailable:
+        """The error for a door at which nobody answers: only the server's own says something about the server."""
+        return Unavailable(f"{self} {how}") if self.place.name else Unreachable(f"{self} {how}")
+
 
 class Logins:
     """Logging in at any door, by the TLS settings of its server."""
@@ -115,19 +123,21 @@ class Logins:
     def refusal(self, door: Door, login: Login, time_left: TimeLeft) -> str | None:
         """The SQLSTATE with which the login is refused; None when it gets in.
 
-        Raises `Unavailable` when no server answered, `Refused` when the one that did has the wrong certificate.
+        Raises `Unreachable` when the server did not answer, `Unavailable` when another endpoint did not, `Refused` when what did
+        answer has the wrong certificate.
         """
         for address in self._hosts.addresses(door.place.host, time_left()):
             with contextlib.suppress(NoConnection):
                 return _answer(address, door, login, time_left)
-        raise Unavailable(f"{door} cannot be reached")
+        raise door.unreachable("cannot be reached")
 
     def _reason(self, door: Door, login: Login, time_left: TimeLeft) -> RolloverError:
         code = self.refusal(door, login, time_left)
         if code is None:
             return Unavailable(f"{door}: the login {login.username} failed once, and then worked")
         if code in REFUSING:
-            return Refused(f"{door} refused the login {login.username} with {code}")
+            refused = LoginRefused if code in (BAD_PASSWORD, NOT_PERMITTED) else Refused
+            return refused(f"{door} refused the login {login.username} with {code}")
         return Unavailable(f"{door} did not take the login {login.username}: {code}")
 
 

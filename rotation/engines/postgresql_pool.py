@@ -6,10 +6,9 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation.errors import Refused, Unavailable
+from rotation.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,41 +18,6 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 60.0
 """How long a connection is kept that nobody uses."""
 
-TRUSTED_FAILURES = 3
-"""After so many failed connections in a row nobody waits for the server any more, for a while."""
-
-SHORTEST_PAUSE = 2.0
-LONGEST_PAUSE = 30.0
-
-
-class Breaker:
-    """Fails fast while a server does not answer, so that its resources do not hold up the others. Not thread-safe by itself."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._until = 0.0
-
-    def pause(self) -> float:
-        """Seconds for which nobody should try; zero lets one caller through, and holds back the others until it has come back."""
-        now = time.monotonic()
-        if now < self._until:
-            return self._until - now
-        if self._failures >= TRUSTED_FAILURES:
-            self._until = now + SHORTEST_PAUSE
-        return 0.0
-
-    def failed(self) -> None:
-        """One more connection did not come about."""
-        self._failures += 1
-        if self._failures >= TRUSTED_FAILURES:
-            doubled = min(SHORTEST_PAUSE * 2.0 ** (self._failures - TRUSTED_FAILURES), LONGEST_PAUSE)
-            self._until = time.monotonic() + doubled
-
-    def succeeded(self) -> None:
-        """The server answers."""
-        self._failures = 0
-        self._until = 0.0
-
 
 class ServerPool:
     """Connections to the databases of one server. Counts all of them, idle or not, against `size`."""
@@ -62,7 +26,6 @@ class ServerPool:
         self._system = system
         self._size = max(size, 1)
         self._open = open_connection
-        self._breaker = Breaker()
         self._changed = threading.Condition()
         self._busy = 0
         self._idle: defaultdict[str, list[tuple[float, BoundedConnection]]] = defaultdict(list)
@@ -71,7 +34,7 @@ class ServerPool:
     def connection(self, database: str, time_left: TimeLeft) -> Iterator[BoundedConnection]:
         """A connection to the database for this block alone; whoever leaves it in another state than idle has it closed.
 
-        Raises `Unavailable` when none is free in time or the server has not answered lately, and what opening one raises.
+        Raises `Unavailable` when none is free in time, and what opening one raises.
         """
         connection = self._take(database, time_left)
         try:
@@ -94,7 +57,7 @@ class ServerPool:
                 return known
             if known:
                 known.end(time_left)
-            return self._opened(database, time_left)
+            return self._open(database, time_left)
         except BaseException:
             with self._changed:
                 self._busy -= 1
@@ -117,26 +80,6 @@ class ServerPool:
         finally:
             for connection in leaving:
                 connection.end(time_left)
-
-    def _opened(self, database: str, time_left: TimeLeft) -> BoundedConnection:
-        with self._changed:
-            pause = self._breaker.pause()
-        if pause:
-            raise Unavailable(f"{self._system}: it has not answered lately", retry_after=timedelta(seconds=pause))
-        try:
-            connection = self._open(database, time_left)
-        except Unavailable:
-            with self._changed:
-                self._breaker.failed()
-            raise
-        except Refused:
-            # It answers: what it says is not the breaker's concern.
-            with self._changed:
-                self._breaker.succeeded()
-            raise
-        with self._changed:
-            self._breaker.succeeded()
-        return connection
 
     def _give_back(self, database: str, connection: BoundedConnection) -> None:
         kept = self._size and connection.fresh

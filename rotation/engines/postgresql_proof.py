@@ -16,7 +16,7 @@ from rotation.engines.postgresql_admin import PreparedQuery
 from rotation.engines.postgresql_errors import sort_error
 from rotation.engines.postgresql_logins import BAD_PASSWORD, NOT_PERMITTED, PROTOCOL_VIOLATION, Door
 from rotation.engines.urls import endpoints, targets
-from rotation.errors import Refused, Unavailable
+from rotation.errors import Refused, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,8 @@ class Proof:
             try:
                 row = connection.execute(WHO).fetchone()
             except psycopg.Error as error:
-                raise sort_error(error, "say who is logged in", str(door), sent=False) from None
+                sorted_error = sort_error(error, "say who is logged in", str(door), sent=False)
+                raise door.unreachable("gave no answer") if isinstance(sorted_error, Unreachable) else sorted_error from None
         if row != (login.username, door.database):
             raise Refused(f"{door} let {login.username} in as somebody else, or elsewhere", advice="look at the pooler's configuration")
 

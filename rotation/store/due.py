@@ -72,14 +72,17 @@ def _hint(table: Table, chosen: Select[Any], until: Moment) -> ReturningUpdate[A
     return update(table).where(table.c.id.in_(select(ids.c.id))).values(hinted_until=until).returning(table.c.due_at, table.c.id)
 
 
+ROTATION_GOES_ON = or_(rotations.c.state == text("'offered'"), and_(_not_paused, ~_waits_behind))
+CREDENTIAL_GOES_ON = or_(_not_paused, credentials.c.unblock_until.is_not(None))
+
+
 def _due_rotations(now: Moment, until: Moment) -> ReturningUpdate[Any]:
-    goes_on = or_(rotations.c.state == text("'offered'"), and_(_not_paused, ~_waits_behind))
     urgent = rotations.c.urgent == bindparam("wanted_urgent", type_=rotations.c.urgent.type)
-    return _hint(rotations, _due(rotations, UNENDED, now, urgent, goes_on), until)
+    return _hint(rotations, _due(rotations, UNENDED, now, urgent, ROTATION_GOES_ON), until)
 
 
 def _due_credentials(now: Moment, until: Moment) -> ReturningUpdate[Any]:
-    return _hint(credentials, _due(credentials, ALIVE, now, or_(_not_paused, credentials.c.unblock_until.is_not(None))), until)
+    return _hint(credentials, _due(credentials, ALIVE, now, CREDENTIAL_GOES_ON), until)
 
 
 def _due_resources(now: Moment, _until: Moment) -> Select[Any]:

@@ -16,6 +16,7 @@ from rotation.model import Rotation
 from rotation.states import ALIVE_STAGES, ResourceState, RotationState, Stage
 from rotation.store.attempts import answer_attempt, open_attempt
 from rotation.store.rows import (
+    alarm_name,
     credential_columns,
     credential_of,
     new_credential_row,
@@ -43,8 +44,8 @@ CLAIM = ("fence", "claimed_until", "hinted_until")
 LOOKED_AT = ("last_seen_at", "astray_at", "mending_until", "tried_at")
 """What only looking at a login tells: no move writes it."""
 ROTATION_WHOLE = ("revision", "state", "requested_at", "credential_id", "planned_at", "created_at", "verified_at", "offered_at", "ended_at")
-ROTATION_WAIT = ("due_at", "tries", "problem", "advice", "reserved_at", "missing_since")
-CREDENTIAL_WAIT = ("due_at", "tries", "problem")
+ROTATION_WAIT = ("due_at", "tries", "problem", "advice", "alarm", "reserved_at", "missing_since")
+CREDENTIAL_WAIT = ("due_at", "tries", "problem", "alarm")
 
 
 def _compare_and_set(table: Table, state: str, columns: Sequence[str]) -> Update:
@@ -158,12 +159,13 @@ class Writing:
                 tries=row.tries + wait.setback,
                 problem=wait.problem,
                 advice=wait.advice,
-                reserved_at=wait.reserved_at or row.reserved_at,
+                alarm=alarm_name(wait.alarm),
+                reserved_at=None if wait.returns_place else wait.reserved_at or row.reserved_at,
                 missing_since=wait.missing_since or row.missing_since,
             )
             self._compare_and_set(WAIT_ROTATION, row, {name: getattr(after, name) for name in ROTATION_WAIT} | self._claim(after, row))
         else:
-            after = replace(row, due_at=wait.until, tries=row.tries + wait.setback, problem=wait.problem)
+            after = replace(row, due_at=wait.until, tries=row.tries + wait.setback, problem=wait.problem, alarm=alarm_name(wait.alarm))
             self._compare_and_set(WAIT_CREDENTIAL, row, {name: getattr(after, name) for name in CREDENTIAL_WAIT} | self._claim(after, row))
         if wait.attempt is not None:
             answer_attempt(self.connection, self.resource_id, wait.attempt)

@@ -19,6 +19,11 @@ CLAIM_COLUMNS = ("fence", "claimed_until", "hinted_until")
 UNKNOWN_ADVICE = "a newer version wrote it: let that version go on"
 
 
+def alarm_name(alarm: str | None) -> str | None:
+    """The name as a driver takes it: psycopg would write an enumeration's member by the name that it has in Python."""
+    return None if alarm is None else str(alarm)
+
+
 def rotation_of(row: Row) -> Rotation:
     """A rotation from its row."""
     return Rotation(
@@ -38,6 +43,7 @@ def rotation_of(row: Row) -> Rotation:
         tries=row["tries"],
         problem=row["problem"],
         advice=row["advice"],
+        alarm=row["alarm"],
         reserved_at=row["reserved_at"],
         missing_since=row["missing_since"],
         fence=row["fence"],
@@ -61,6 +67,7 @@ def rotation_columns(value: Rotation) -> dict[str, Any]:
         "tries": value.tries,
         "problem": value.problem,
         "advice": value.advice,
+        "alarm": alarm_name(value.alarm),
         "reserved_at": value.reserved_at,
         "missing_since": value.missing_since,
     }
@@ -92,6 +99,7 @@ def credential_of(row: Row) -> Credential:
         due_at=row["due_at"],
         tries=row["tries"],
         problem=row["problem"],
+        alarm=row["alarm"],
         last_seen_at=row["last_seen_at"],
         astray_at=row["astray_at"],
         mending_until=row["mending_until"],
@@ -123,6 +131,7 @@ def credential_columns(value: Credential) -> dict[str, Any]:
         "due_at": value.due_at,
         "tries": value.tries,
         "problem": value.problem,
+        "alarm": alarm_name(value.alarm),
         "found_at": value.found_at,
     }
 

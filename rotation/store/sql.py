@@ -17,7 +17,9 @@ from sqlalchemy import Engine
 from rotation.cases import Claim, Deadline, Move, RotationCase
 from rotation.errors import OutcomeUnknown, Unavailable
 from rotation.model import Event, Rotation
+from rotation.ports import ALARM_STANDS, ALARM_TOLD_AGAIN
 from rotation.store import due, evidence, mending
+from rotation.store.alarms import end_alarm, raise_alarm
 from rotation.store.attempts import may_send
 from rotation.store.audit import AuditTrail
 from rotation.store.cases import (
@@ -228,6 +230,16 @@ class SqlStore(Fleet):
     def see(self, server: Server, sessions: Sequence[Session]) -> None:
         """As in the port."""
         see(self.database, server.name, sessions)
+
+    def raise_alarm(
+        self, name: str, subject: str, problem: str, *, stands: timedelta = ALARM_STANDS, told_again: timedelta = ALARM_TOLD_AGAIN
+    ) -> bool:
+        """As in the port."""
+        return raise_alarm(self.database, name, subject, problem, stands=stands, told_again=told_again)
+
+    def end_alarm(self, name: str, subject: str) -> None:
+        """As in the port."""
+        end_alarm(self.database, name, subject)
 
     def due_looks(self, limit: int) -> tuple[str, ...]:
         """As in the port."""

@@ -193,6 +193,7 @@ credentials = Table(
     Column("due_at", UtcTime),
     Column("tries", Integer, nullable=False),
     Column("problem", Text, nullable=False),
+    Column("alarm", Text),
     Column("last_seen_at", UtcTime),
     Column("astray_at", UtcTime),
     Column("mending_until", UtcTime),
@@ -204,6 +205,7 @@ credentials = Table(
     _partial("uq_credentials_current", "resource_id", where="stage = 'current'", unique=True),
     _partial("ix_credentials_alive", "resource_id", where=ALIVE),
     _partial("ix_credentials_due", "due_at", where=f"due_at IS NOT NULL AND {ALIVE}"),
+    _partial("ix_credentials_alarm", "alarm", where="alarm IS NOT NULL"),
     _partial("ix_credentials_astray", "stage", where="astray_at IS NOT NULL"),
     _partial("ix_credentials_not_current", "stage", where="stage IN ('pending', 'previous', 'blocked', 'discarding')"),
 )
@@ -228,6 +230,7 @@ rotations = Table(
     Column("tries", Integer, nullable=False),
     Column("problem", Text, nullable=False),
     Column("advice", Text, nullable=False),
+    Column("alarm", Text),
     Column("reserved_at", UtcTime),
     Column("missing_since", UtcTime),
     *_claim_columns(),
@@ -235,6 +238,7 @@ rotations = Table(
     _partial("uq_rotations_open", "resource_id", where=OPEN, unique=True),
     _partial("uq_rotations_requested", "resource_id", where="state = 'requested'", unique=True),
     _partial("ix_rotations_due", "urgent", "due_at", where=f"due_at IS NOT NULL AND {UNENDED}"),
+    _partial("ix_rotations_alarm", "alarm", where="alarm IS NOT NULL"),
 )
 
 requests = Table(
@@ -331,4 +335,17 @@ sightings = Table(
     Column("sessions", Integer, nullable=False),
     Column("last_seen_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("credential_id", "client", "application"),
+)
+
+# What wants a person and has no row of its own: a server, Vercel. It falls by itself when nobody has raised it for a while.
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("raised_at", UtcTime, nullable=False),
+    Column("told_at", UtcTime, nullable=False),
+    Column("stands_until", UtcTime, nullable=False),
+    PrimaryKeyConstraint("name", "subject"),
 )

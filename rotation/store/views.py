@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, func, or_, select, text, tuple_
 
 from rotation.errors import NotFound
 from rotation.model import Credential, Event, Rotation
-from rotation.states import ResourceState, RotationState, Stage
+from rotation.states import Alarm, ResourceState, RotationState, Stage
+from rotation.store import alarms
+from rotation.store.due import CREDENTIAL_GOES_ON, ROTATION_GOES_ON
 from rotation.store.rows import attempt_of, credential_of, request_of, rotation_of
 from rotation.store.tables import (
     ALIVE,
@@ -32,12 +35,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Column, Connection, RowMapping
 
     from rotation.model import Attempt, Request
     from rotation.store.database import Database
 
 PAGE = 100
+
+LATE = timedelta(seconds=60)
+"""What is due for longer than this is late: no worker or no clock is at work, or too few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +154,8 @@ class Status:
     """When the server whose logins were not looked at for the longest was looked at."""
     oldest_due_at: datetime | None
     """Since when the longest overdue resource, rotation or credential waits to be moved on."""
+    alarms: Mapping[str, int]
+    """How many resources, rotations, credentials, servers and installations want a person now, by the alarm's name."""
 
 
 class Views:
@@ -232,10 +240,17 @@ class Views:
         with self._database.reading() as connection:
             return tuple(_event_line(row) for row in connection.execute(wanted).mappings())
 
+    def late(self) -> timedelta:
+        """For how long the longest overdue row waits to be moved on. It costs no more than a look at what is due."""
+        with self._database.snapshot() as connection:
+            now = self._database.now_in(connection)
+            return now - (_oldest(connection, now) or now)
+
     def status(self) -> Status:
         """The fleet in numbers. It counts the resources, so it costs what the fleet is large: for people, not for the tick."""
         with self._database.snapshot() as connection:
             now = self._database.now_in(connection)
+            oldest = _oldest(connection, now)
             in_grace = _ending(or_(credentials.c.grace_ends_at > now, credentials.c.grace_ends_at.is_(None)))
             return Status(
                 at=now,
@@ -247,12 +262,18 @@ class Views:
                 waiting_for_use=_count(connection, _ending(credentials.c.grace_ends_at <= now)),
                 parked=_count(connection, select(installations.c.id).where(installations.c.parked_at.is_not(None))),
                 failing=_count(connection, select(resources.c.id).where(text("failures > 0"), resources.c.state != text("'gone'"))),
+                oldest_due_at=oldest,
+                alarms=_alarms(connection, now, oldest),
                 astray=_count(connection, select(credentials.c.id).where(text("astray_at IS NOT NULL"), credentials.c.stage.in_(_MUST))),
                 orphans=connection.scalar(select(func.coalesce(func.sum(servers.c.orphans), 0))) or 0,
                 held=_count(connection, select(resources.c.id).where(text("state = 'paused'"), resources.c.held_because.is_not(None))),
                 oldest_look_at=connection.scalar(select(func.min(servers.c.looked_at))),
-                oldest_due_at=_oldest(connection, now),
             )
+
+
+def _alarms(connection: Connection, now: datetime, oldest: datetime | None) -> Mapping[str, int]:
+    late = {str(Alarm.WORK_OVERDUE): 1} if oldest is not None and now - oldest > LATE else {}
+    return {**alarms.standing(connection, now), **late}
 
 
 _DATED = text("state = 'active' AND next_rotation_at IS NOT NULL")
@@ -285,13 +306,18 @@ def _grouped(connection: Connection, column: Any, condition: str = "true") -> Se
 
 
 def _oldest(connection: Connection, now: datetime) -> datetime | None:
+    """Of what would be sent to the workers: what a paused resource holds waits for a person, not for us."""
     waiting = (
-        select(func.min(resources.c.next_rotation_at)).where(_DATED),
-        select(func.min(rotations.c.due_at)).where(text(UNENDED)),
-        select(func.min(credentials.c.due_at)).where(text(ALIVE)),
+        _first(resources.c.next_rotation_at, now).where(_DATED),
+        _first(rotations.c.due_at, now).where(text(f"rotations.{UNENDED}"), ROTATION_GOES_ON).join(resources),
+        _first(credentials.c.due_at, now).where(text(f"credentials.{ALIVE}"), CREDENTIAL_GOES_ON).join(resources),
     )
-    found = [at for one in waiting if (at := connection.scalar(one)) is not None and at <= now]
+    found: list[datetime] = [at for one in waiting if (at := connection.scalar(one)) is not None]
     return min(found, default=None)
+
+
+def _first(date: Column[Any], now: datetime) -> Select[Any]:
+    return select(date).where(date.is_not(None), date <= now).order_by(date).limit(1)
 
 
 def _triggers(connection: Connection, rotation_ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from rotation.vercel.outcomes import NOT_APPLIED, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
 
     from rotation.cases import Deadline
     from rotation.model import Installation, Login, RenderedSecret, Resource
@@ -50,9 +51,17 @@ class VercelSink:
         self._tokens = tokens
         self._clock = clock
 
+    def close(self) -> None:
+        """Close the idle connections; the sink stays usable."""
+        self._http.close()
+
     def render(self, resource: Resource, login: Login) -> tuple[RenderedSecret, ...]:
         """The resource's secrets for this login. Raises `Invalid` for a template that cannot be rendered."""
         return templates.render(resource.spec, resource.server, login)
+
+    def pause(self, installation: Installation, *, emergency: bool) -> timedelta | None:  # noqa: ARG002 - whoever counts what comes of pushes knows
+        """Nothing is remembered here of how earlier pushes ended."""
+        return None
 
     def push(
         self,
@@ -129,7 +138,7 @@ def _unsendable(error: Invalid | Refused | Unavailable) -> PushOutcome:
             verdict = PushVerdict.UNAUTHORIZED
         case Unavailable():
             verdict = PushVerdict.UNSENT
-    return PushOutcome(verdict, note=str(error))
+    return PushOutcome(verdict, note=str(error), asked=False)
 
 
 def _segment(field: str, text: str) -> str:

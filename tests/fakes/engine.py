@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rotation.engines.logins import new_password, new_username, parts_of
 from rotation.engines.urls import targets
-from rotation.errors import Fault, LostClaim, Refused, Unavailable
+from rotation.errors import Fault, LostClaim, NameClash, Refused, Unavailable, Unreachable
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
 from rotation.sensitive import Sensitive
 
@@ -109,6 +109,9 @@ class FakeEngine:
             places = self.servers.values() if server is None else (self.server(server),)
             return any(_accepts(place, username, Sensitive(password)) for place in places)
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     # The port.
 
     def mint(self, resource: Resource, generation: int, entropy: Entropy) -> Minted:
@@ -149,7 +152,7 @@ class FakeEngine:
         with self._act("admit", resource.server, credential.username, deadline) as place:
             known = place.roles.get(credential.username)
             if known is not None and known.marker != marker and not (credential.adopted and self._is_nobodys(known)):
-                raise Refused(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
+                raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
             model = place.roles.get(like) if like else None
             if like and model is None:
                 raise Unavailable(f"the login {like}, which the new one is to be like, does not exist")
@@ -188,7 +191,7 @@ class FakeEngine:
         with self._act("withdraw", resource.server, credential.username, deadline) as place:
             role = place.roles.get(credential.username)
             if role is not None and not credential.adopted and role.marker != self._sealer.mark(credential.id):
-                raise Refused(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
+                raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
             place.roles.pop(credential.username, None)
             place.sessions = [session for session in place.sessions if session.username != credential.username]
 
@@ -230,7 +233,7 @@ class FakeEngine:
         with self._lock:
             place = self._reached(server)
             if deadline.left(self._clock.monotonic()) <= 0:
-                raise Unavailable(f"{server.name}: no answer in time")
+                raise Unreachable(f"{server.name}: no answer in time")
             yield place
         self.on_act(name, "after")
 
@@ -249,7 +252,7 @@ class FakeEngine:
     def _reached(self, server: Server) -> FakeServer:
         place = self.server(server.name)
         if not place.reachable:
-            raise Unavailable(f"{server.name} cannot be reached")
+            raise Unreachable(f"{server.name} cannot be reached")
         return place
 
     def _ours(self, place: FakeServer) -> Iterator[KnownLogin]:

@@ -13,7 +13,7 @@ from rotation.vercel import secrets as templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from rotation.cases import Deadline
     from rotation.model import Installation, Login, RenderedSecret, Resource
@@ -80,14 +80,21 @@ class FakeSink:
     not_sent: int = 0
     """How often `may_send` forbade a push."""
     exists: bool | None = True
+    paused_for: timedelta | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def answers(self, *answers: Answer) -> None:
         """Write the answers of the next pushes behind those that are already written."""
         self.script.extend(answers)
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     def render(self, resource: Resource, login: Login) -> tuple[RenderedSecret, ...]:
         return templates.render(resource.spec, resource.server, login)
+
+    def pause(self, installation: Installation, *, emergency: bool) -> timedelta | None:
+        return self.paused_for
 
     def push(
         self,

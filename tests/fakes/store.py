@@ -11,6 +11,7 @@ from rotation.errors import LostClaim
 from rotation.model import DOUBTED_FOR, Event, Rotation
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState
 from rotation.store.rules import ENDED_STATES, INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
+from tests.fakes.store_alarms import Alarms
 from tests.fakes.store_fleet import Fleet
 from tests.fakes.store_mending import Mending
 from tests.fakes.store_moves import Moves
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rotation.ports import Answer
 
 
-class FakeStore(Moves, Fleet, Mending):
+class FakeStore(Moves, Fleet, Mending, Alarms):
     """The Store, in memory. Everything in it may be looked at; the clock is set by hand."""
 
     # Claims
@@ -133,8 +134,9 @@ class FakeStore(Moves, Fleet, Mending):
                 due_at=wait.until,
                 problem=wait.problem,
                 advice=wait.advice,
+                alarm=wait.alarm,
                 tries=row.tries + wait.setback,
-                reserved_at=wait.reserved_at or row.reserved_at,
+                reserved_at=None if wait.returns_place else wait.reserved_at or row.reserved_at,
                 missing_since=wait.missing_since or row.missing_since,
             )
             self._answer(draft, row.resource_id, wait.attempt)
@@ -142,7 +144,7 @@ class FakeStore(Moves, Fleet, Mending):
     def _wait_credential(self, row: Credential, wait: Wait) -> None:
         with self._transaction() as draft:
             tries = row.tries + wait.setback
-            draft.credentials[row.id] = replace(row, due_at=wait.until, problem=wait.problem, tries=tries)
+            draft.credentials[row.id] = replace(row, due_at=wait.until, problem=wait.problem, alarm=wait.alarm, tries=tries)
             self._answer(draft, row.resource_id, wait.attempt)
 
     def _follow(self, resource_id: str, decision: Move | Wait, seen: Installation | None = None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from rotation.model import Attempt, Credential, Rotation
@@ -33,6 +34,9 @@ class MemoryBench:
 
     def attempts(self, rotation_id: str) -> tuple[Attempt, ...]:
         return tuple(one for one in self.store.attempts.values() if one.rotation_id == rotation_id)
+
+    def alarms(self) -> Mapping[str, int]:
+        return self.store.standing_alarms()
 
     def sightings(self, resource_id: str) -> dict[tuple[str, str, str], int]:
         return {key: count for key, (count, _) in self.store.sightings.items() if self.credential(key[0]).resource_id == resource_id}

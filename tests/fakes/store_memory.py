@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.model import Attempt, Credential, Event, Installation, Request, Resource, ResourceSpec, Rotation, Server
+    from tests.fakes.store_alarms import StandingAlarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Memory:
         self.attempts: dict[str, Attempt] = {}
         self.events: list[RecordedEvent] = []
         self.sightings: dict[tuple[str, str, str], tuple[int, datetime]] = {}
+        self.alarms: dict[tuple[str, str], StandingAlarm] = {}
         self.holds: dict[str, Hold] = defaultdict(Hold)
         self.looks: dict[str, Looked] = defaultdict(Looked)
         self._lengths: dict[str, int] = defaultdict(int)

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from rotation.cases import Deadline
-from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable
+from rotation.errors import AdminRefused, LostClaim, NotAsked, OutcomeUnknown, Refused, RolloverError, Unavailable, Unreachable
 from rotation.model import Login
 from rotation.sensitive import Sensitive
+from tests.fakes.store import FakeStore
 from tests.postgresql_tenants import (
     ADMIN,
     SystemClock,
@@ -27,6 +28,8 @@ from tests.postgresql_tenants import (
     new_tenant,
     within,
 )
+from worker.alarms import StandingAlarms
+from worker.guarded_engine import GuardedEngine
 from worker.sandbox.postgresql import PrivatePostgresql
 
 if TYPE_CHECKING:
@@ -187,20 +190,47 @@ def test_connections_that_the_server_closed_are_not_used_again(
     engine.usage(resource.server, within())
 
 
-def test_a_server_that_is_down_is_unavailable_and_then_fails_fast(private: PrivatePostgresql, resource: Resource) -> None:
-    engine = engine_for(private)
+def test_a_server_that_is_down_or_frozen_is_unreachable_which_is_more_than_unavailable(
+    private: PrivatePostgresql, engine: PostgresqlEngine, resource: Resource
+) -> None:
+    engine.usage(resource.server, within())
+    private.freeze()
+    try:
+        for _ in range(2):  # once on the connection that is kept, once while a new one is opened
+            with pytest.raises(Unreachable):
+                engine.usage(resource.server, within(0.3))
+    finally:
+        private.thaw()
     private.stop()
     try:
-        for _ in range(3):
-            with pytest.raises(Unavailable) as first:
-                engine.usage(resource.server, within())
-            assert first.value.retry_after is None
-        with pytest.raises(Unavailable) as fast:
+        with pytest.raises(Unreachable):
             engine.usage(resource.server, within())
-        assert fast.value.retry_after is not None
     finally:
         private.start()
-    wait_for(lambda: answers(engine, resource), seconds=10)
+    engine.usage(resource.server, within())
+
+
+def test_a_server_that_hangs_keeps_few_threads_busy_and_soon_nobody_asks_it_until_it_is_back(
+    private: PrivatePostgresql, engine: PostgresqlEngine, resource: Resource
+) -> None:
+    clock, store = SystemClock(), FakeStore()
+    guarded = GuardedEngine(engine, clock, ENTROPY, StandingAlarms(store, clock), threads=2)
+    guarded.usage(resource.server, within())
+    private.freeze()
+    try:
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(lambda _: raised_by(lambda: guarded.usage(resource.server, within(2.0))), range(8)))
+        assert time.monotonic() - began < 4
+        assert outcomes.count(NotAsked) == 6
+        assert outcomes.count(Unreachable) == 2
+        assert raised_by(lambda: guarded.usage(resource.server, within(0.3))) is Unreachable
+        began = time.monotonic()
+        assert [raised_by(lambda: guarded.usage(resource.server, within())) for _ in range(100)] == [NotAsked] * 100
+        assert time.monotonic() - began < 1
+    finally:
+        private.thaw()
+    wait_for(lambda: raised_by(lambda: guarded.usage(resource.server, within())) is None, seconds=10)
 
 
 def test_no_more_connections_are_open_than_the_server_allows(private: PrivatePostgresql) -> None:
@@ -281,7 +311,7 @@ def test_an_admin_that_is_refused_is_a_matter_for_a_person(private: PrivatePostg
     engine = engine_for(private)
     as_superuser(private, f"ALTER ROLE {ADMIN} NOLOGIN")
     try:
-        with pytest.raises(Refused, match="28000"):
+        with pytest.raises(AdminRefused, match="28000"):
             engine.usage(resource.server, within())
     finally:
         as_superuser(private, f"ALTER ROLE {ADMIN} LOGIN")
@@ -322,12 +352,12 @@ def end_sessions_of_other_tests(server: PrivatePostgresql) -> None:
         connection.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", (ADMIN,))
 
 
-def answers(engine: PostgresqlEngine, resource: Resource) -> bool:
+def raised_by(call: Callable[[], object]) -> type[RolloverError] | None:
     try:
-        engine.usage(resource.server, within())
-    except Unavailable:
-        return False
-    return True
+        call()
+    except RolloverError as error:
+        return type(error)
+    return None
 
 
 def waits_for_lock(server: PrivatePostgresql) -> bool:

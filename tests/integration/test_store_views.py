@@ -28,7 +28,7 @@ from tests.store_samples import (
 )
 
 if TYPE_CHECKING:
-    from rotation.cases import RotationCase
+    from rotation.cases import ResourceCase, RotationCase
     from rotation.model import Credential
     from rotation.store.sql import SqlStore
     from tests.sql_stores import SqlBench
@@ -119,6 +119,25 @@ def test_the_fleet_in_numbers(sql_bench: SqlBench, store: SqlStore) -> None:
     status = store.views.status()
     assert (status.due, status.in_grace, status.waiting_for_use, status.parked, status.failing) == (2, 0, 1, 1, 1)
     assert present(status.oldest_due_at) <= status.at - 9 * DAY
+
+
+def test_what_nobody_takes_up_for_a_minute_is_an_alarm_that_needs_no_worker_to_be_raised(sql_bench: SqlBench, store: SqlStore) -> None:
+    sql_bench.advance(timedelta(seconds=59))
+    assert dict(store.views.status().alarms) == {}
+    sql_bench.advance(timedelta(seconds=2))
+    assert dict(store.views.status().alarms) == {"work_overdue": 1}
+    assert store.views.late() > timedelta(seconds=60)
+
+
+def test_what_a_paused_resource_holds_is_not_late(sql_bench: SqlBench, store: SqlStore) -> None:
+    def pause(_case: ResourceCase) -> tuple[Move, None]:
+        return Move(event("resource_paused"), resource_state=ResourceState.PAUSED), None
+
+    store.amend("res_b", pause)
+    sql_bench.advance(timedelta(minutes=2))
+    status = store.views.status()
+    assert (status.oldest_due_at, dict(status.alarms)) == (None, {})
+    assert store.views.late() == timedelta(0)
 
 
 def test_a_resource_is_found_by_each_of_its_names(store: SqlStore) -> None:

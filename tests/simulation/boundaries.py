@@ -187,7 +187,7 @@ class SinkPort:
     def __init__(self, world: World, machine: Machine) -> None:
         self._world = world
         self._machine = machine
-        self.render = world.sink.render
+        self.render, self.pause = world.sink.render, world.sink.pause
 
     def push(
         self,

@@ -8,11 +8,8 @@ from psycopg import errors
 
 from rotation.engines.postgresql_admin import ClockReading
 from rotation.engines.postgresql_errors import NameTaken, NameUnknown, sort_error
-from rotation.engines.postgresql_pool import Breaker
 from rotation.engines.postgresql_roles import Setting, list_elements, set_for_role
-from rotation.engines.tls import tls_context, tls_parameters
-from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable
-from rotation.model import Server
+from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable, Unreachable
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 
@@ -49,7 +46,7 @@ def test_an_error_of_an_act_is_sorted_by_its_code(error: psycopg.Error, kind: ty
 
 
 def test_a_question_that_got_no_answer_changed_nothing() -> None:
-    assert type(sort_error(psycopg.OperationalError(), "ask", "pg", sent=False)) is Unavailable
+    assert type(sort_error(psycopg.OperationalError(), "ask", "pg", sent=False)) is Unreachable
 
 
 def test_the_elements_of_a_list_setting_are_taken_apart() -> None:
@@ -76,28 +73,3 @@ def test_two_readings_of_a_clock_narrow_each_other() -> None:
 
 def test_of_two_readings_that_contradict_each_other_the_earlier_is_believed() -> None:
     assert reading(0, 1).renewed(reading(5, 6)) == reading(0, 1)
-
-
-def test_a_server_that_fails_again_and_again_is_left_alone_longer_and_longer() -> None:
-    breaker = Breaker()
-    for _ in range(2):
-        breaker.failed()
-        assert breaker.pause() == 0
-    pauses = []
-    for _ in range(6):
-        breaker.failed()
-        pauses.append(breaker.pause())
-    assert [round(pause) for pause in pauses] == [2, 4, 8, 16, 30, 30]
-
-    breaker.succeeded()
-    assert breaker.pause() == 0
-
-
-def test_the_words_for_tls_are_libpqs() -> None:
-    server = Server("pg", "postgresql", "db.example.com", 5432, sslmode="disable")
-    assert tls_parameters(server) == {"sslmode": "disable", "gssencmode": "disable"}
-    named = Server("pg", "postgresql", "db.example.com", 5432, sslrootcert="/etc/root.crt")
-    assert tls_parameters(named)["sslrootcert"] == "/etc/root.crt"
-    assert tls_parameters(Server("pg", "postgresql", "db.example.com", 5432))["sslrootcert"]
-    assert tls_context("verify-full", None).check_hostname
-    assert not tls_context("require", None).check_hostname

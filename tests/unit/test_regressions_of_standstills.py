@@ -127,7 +127,7 @@ def test_vercel_has_said_twice_that_a_resource_is_gone_when_it_was_asked_twice_a
     class Slow:
         """The worker stands still before it asks for the first time."""
 
-        render, push = world.sink.render, world.sink.push
+        render, push, pause = world.sink.render, world.sink.push, world.sink.pause
 
         def resource_exists(self, *arguments: object) -> bool | None:
             world.clock.advance(stops.pop() if stops else timedelta(0))
@@ -155,7 +155,7 @@ def test_a_grace_begins_at_the_answer_also_on_a_machine_that_was_suspended_while
     push = world.sink.push
 
     class Slow:
-        render, resource_exists = world.sink.render, world.sink.resource_exists
+        render, resource_exists, pause = world.sink.render, world.sink.resource_exists, world.sink.pause
 
         def push(self, *arguments: object) -> object:
             outcome = push(*arguments)  # type: ignore[arg-type]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from rotation.errors import IllegalMove, Unavailable
 from worker import tasks
@@ -58,3 +60,10 @@ def test_what_is_left_when_the_time_is_over_is_left_to_the_sweep(monkeypatch: py
 
     tasks._each(advance, ROWS)
     assert taken == ROWS[:1]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0, []), (60, []), (75, [("work_overdue", True, 75)])])
+def test_work_that_nobody_takes_up_for_more_than_a_minute_is_told(seconds: int, told: list[tuple[str, bool, int]]) -> None:
+    with capture_logs() as lines:
+        tasks._tell_late(timedelta(seconds=seconds))
+    assert [(line["event"], line["alarm"], line["seconds"]) for line in lines] == told
