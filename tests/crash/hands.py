@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CLAIMS = frozenset({"claim_rotation", "claim_credential"})
 A_WAIT = " a wait"
+LEADS_NOWHERE = (A_WAIT, " retired", " discarded")
+"""What is recorded with nothing to follow from it. Of two credentials that end side by side, either may be the first."""
 RECORDS = frozenset({"record_rotation", "record_credential"})
 SWEEPS = frozenset({"due_rotations", "due_credentials", "due_servers", "due_resources"})
 OF_NO_ROW = SWEEPS | {"amend", "server", "checkpoint"}
@@ -59,7 +61,7 @@ class Hands:
         """What it is called now that it is known what it gave; and what the thread has in hand from here on."""
         hand = self._hand()
         if method in CLAIMS | RECORDS:
-            if result is None and method in RECORDS and not boundary.method.endswith(A_WAIT):
+            if result is None and method in RECORDS and not boundary.method.endswith(LEADS_NOWHERE):
                 self._rested = f"after {boundary.method.partition(' ')[2]}"
             hand.take(_where(result))
         if method in SWEEPS:

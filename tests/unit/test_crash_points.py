@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,8 @@ from tests.crash.boundaries import Boundary, Fault, Kind, Position, faults_at
 from tests.crash.cables import cut
 from tests.crash.journal import Journal, has_fired, passed
 from tests.crash.mistakes import gives_up
+from tests.crash.report import Report
+from tests.crash.runs import Order, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,3 +109,29 @@ def test_connections_to_one_port_are_cut_and_others_go_on() -> None:
         assert lost.recv(1) == b""
         far_end.sendall(b"x")
         assert kept.recv(1) == b"x"
+
+
+LOST_PUSH = Order(1, "schedule", Fault(PUSH, Position.LOST, Kind.KILL))
+KEPT = Verdict(LOST_PUSH, fired=True, seconds=5.0, resumed=3.0, logins=20)
+
+
+def test_a_report_is_clean_when_something_went_wrong_and_no_promise_was_broken() -> None:
+    report = Report(seed=1, found={PUSH: "schedule"}, verdicts=[KEPT])
+    assert report.is_clean
+    assert report.as_json()["runs_by_port_and_kind"] == {"sink": {"kill": 1}}
+    assert "boundaries: 1 found, 1 tested" in report.lines()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(seed=1, found={PUSH: "schedule"}),
+        Report(seed=1, verdicts=[KEPT, replace(KEPT, fired=False)]),
+        Report(seed=1, verdicts=[KEPT, replace(KEPT, story="I1")]),
+        Report(seed=1, pairs=Counter({2: 9, 0: 1})),
+        Report(seed=1, pairs=Counter({2: 9}), broken_pairs=1),
+    ],
+    ids=["nothing was run", "a fault did not happen", "a promise was broken", "a pair did not happen", "a pair broke a promise"],
+)
+def test_a_report_is_not_clean_when(report: Report) -> None:
+    assert not report.is_clean
