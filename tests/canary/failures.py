@@ -18,19 +18,16 @@ if TYPE_CHECKING:
     from rotation.model import Resource
     from tests.canary.house import House
 
-ALONG_THE_WAY = ("engine.mint", "engine.admit", "engine.check", "engine.parity", "engine.block", "engine.withdraw", "engine.prove_refused")
-"""What a rotation and a retirement ask an engine for. Rights are compared apart only when a check has failed before."""
-CHECKED_TWICE = {"engine.check": Kind.UNAVAILABLE}
+ALONG_THE_WAY = ("engine.mint", "engine.admit", "engine.check", "engine.block", "engine.withdraw", "engine.prove_refused")
+"""What a rotation and a retirement ask an engine for."""
 
 STORIES: tuple[Mapping[str, Kind], ...] = (
     *(dict.fromkeys(ALONG_THE_WAY, kind) for kind in (Kind.UNAVAILABLE, Kind.UNKNOWN, Kind.LOST)),
     *({call: Kind.REFUSED} for call in ("engine.mint", "engine.admit", "engine.check")),
-    {**CHECKED_TWICE, "engine.parity": Kind.REFUSED},
     dict.fromkeys(("engine.block", "engine.withdraw", "engine.prove_refused"), Kind.REFUSED),
     dict.fromkeys(("engine.mint", "engine.withdraw"), Kind.CRASH),
     dict.fromkeys(("engine.admit", "engine.block"), Kind.CRASH),
     dict.fromkeys(("engine.check", "engine.prove_refused"), Kind.CRASH),
-    {**CHECKED_TWICE, "engine.parity": Kind.CRASH},
     dict.fromkeys(("sink.render", "sink.push"), Kind.CRASH),
     {"sink.render": Kind.INVALID},
     {"engine.admit": Kind.WRONG},

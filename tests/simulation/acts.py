@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 GRACES = (None, None, None, timedelta(0), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=9))
+KEPT_STAGES = (Stage.CURRENT, Stage.PREVIOUS)
 BATCH = 100
 
 
@@ -113,7 +114,8 @@ def time_passes(world: World) -> None:
 
 def ask(world: World) -> None:
     resource_id = _any_resource(world)
-    trigger = world.draw.choice((Trigger.MANUAL, Trigger.VERCEL, Trigger.VERCEL, Trigger.EMERGENCY))
+    urgent = world.draw.random() < world.conditions.emergencies
+    trigger = Trigger.EMERGENCY if urgent else world.draw.choice((Trigger.MANUAL, Trigger.VERCEL, Trigger.VERCEL))
     key = f"key {world.draw.random()}"
     asked = Asked(trigger, "test", grace=world.draw.choice(GRACES), key=key)
 
@@ -278,7 +280,7 @@ def fail_over(world: World) -> None:
             continue
         was, now = before.get(one.username), place.roles.get(one.username)
         # A login that was adopted carries no mark of ours, so nobody can tell that one which is back after its end was ours.
-        if was == now or (was is not None and was.marker is None and (one.stage in ENDED_STAGES or not one.adopted)):
+        if was == now or (was is not None and was.marker is None and (one.stage not in KEPT_STAGES or not one.adopted)):
             continue
         world.tell(f"  {one.username} is {'gone' if was is None else 'as it was'}")
         if was is None:

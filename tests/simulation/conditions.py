@@ -38,7 +38,7 @@ STEPS = {
     "usual": (1.0, 2.0, 11.0, 46.0, 6 * MINUTE, 16 * MINUTE, HOUR, 3 * HOUR),
     "long": (11.0, 46.0, 6 * MINUTE, HOUR, 5 * HOUR, 30 * HOUR),
 }
-HURRIED_STEPS = (0.2, 1.0, 2.0, 11.0, 21.0, 46.0, 100.0, 5.5 * MINUTE)
+HURRIED_STEPS = (0.2, 1.0, 2.0, 11.0, 21.0, 46.0)
 PAUSES = {
     "short": (0.5, 5.0, 19.0, 21.0),
     "around a claim": (11.0, 44.0, 46.0, 60.0, 100.0),
@@ -85,6 +85,8 @@ class Conditions:
     flight: float
     """How long a push that was let go may take to arrive, at most."""
     answers: tuple[Answer, ...]
+    emergencies: float
+    """How many of those who ask are in a hurry."""
     gone: float
     """How often Vercel says of a resource that it is not there."""
     lost_messages: float
@@ -113,6 +115,7 @@ def drawn(draw: random.Random) -> Conditions:
         suspends=draw.random() < 0.3,
         flight=draw.choice((5.0, 100.0, 299.0)),
         answers=TAKEN * 4 + DOUBTFUL * doubt + REFUSING * refusals,
+        emergencies=0.2,
         gone=0.25,
         lost_messages=draw.choice((0.0, 0.0, 0.05, 0.4)),
         doubled_messages=draw.choice((0.0, 0.05, 0.4)),
@@ -122,11 +125,12 @@ def drawn(draw: random.Random) -> Conditions:
     )
     match usual.temper:
         case Temper.HURRIED:
-            favoured = {"ask": 3.0, "push_again": 5.0, "extend": 2.0, "late_push": 2.0, "leave": 2.0}
+            favoured = {"ask": 3.0, "push_again": 5.0, "extend": 2.0, "late_push": draw.choice((0.2, 2.0)), "leave": 2.0}
             answers_ = TAKEN * 3 + DOUBTFUL * 2 + REFUSING * refusals
-            return replace(usual, resources=1, flight=draw.choice((100.0, 299.0)), steps=HURRIED_STEPS, answers=answers_, favoured=favoured)
+            return replace(usual, resources=1, flight=299.0, steps=HURRIED_STEPS, answers=answers_, favoured=favoured, emergencies=0.5)
         case Temper.WRONG_CLOCKS:
-            return replace(usual, jumps=JUMPS, favoured={"jump": 6.0}, steps=draw.choice((STEPS["usual"], HURRIED_STEPS)))
+            favoured = {"jump": 3.0, "ask": 3.0}
+            return replace(usual, jumps=JUMPS, favoured=favoured, steps=draw.choice((STEPS["usual"], HURRIED_STEPS)), trouble=0.01)
         case Temper.GONE:
             return replace(usual, gone=0.8, answers=TAKEN + (answers.MISSING,) * 4)
         case Temper.FAILING:
