@@ -92,6 +92,8 @@ class Alarm(StrEnum):
     KEY_MISSING = "key_missing"
     KEYS_REFUSED = "keys_refused"
     """Of a worker that ended for it: told in its log alone, as it does not write to a store whose keys it has not."""
+    MESSAGE_REFUSED = "message_refused"
+    """Of a broker: told in the log alone, as who sends a thousand of them should not fill the store."""
     CREDENTIAL_STILL_USED = "credential_still_used"
     RETIREMENT_STUCK = "retirement_stuck"
     CLOCKS_DISAGREED = "clocks_disagreed"

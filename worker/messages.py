@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rotation.states import Alarm
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -35,7 +37,7 @@ log = structlog.get_logger()
 
 def refuse(problem: str, size: int) -> None:
     """Tell of a message that was dropped; nothing of what is in it is repeated."""
-    log.warning("message_refused", alarm=True, problem=problem, size=size)
+    log.warning(Alarm.MESSAGE_REFUSED, alarm=True, problem=problem, size=size)
 
 
 def fault_of(message: Any, tasks: Collection[str]) -> str | None:  # noqa: ANN401 - kombu's message

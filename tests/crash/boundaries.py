@@ -13,14 +13,20 @@ NOTHING_IN_HAND = "nothing in hand"
 
 STORE, ENGINE, SINK, SEALER, LIMITER, BROKER = "store", "engine", "sink", "sealer", "limiter", "broker"
 
-COMPUTED = frozenset({(ENGINE, "mint"), (SINK, "render"), (SEALER, "seal"), (SEALER, "open")})
+COMPUTED = frozenset({(ENGINE, "mint"), (ENGINE, "verifier"), (SINK, "render"), (SINK, "pause"), (SEALER, "seal"), (SEALER, "open")})
 """Calls that cross no network, so that nothing but the process itself, or a refusal, comes between them and their caller."""
 
-NEVER_FAIL = frozenset({(ENGINE, "mint"), (SEALER, "seal"), (LIMITER, "reserve"), (LIMITER, "learn")})
+NEVER_FAIL = frozenset(
+    {(ENGINE, "mint"), (ENGINE, "verifier"), (SINK, "pause"), (SEALER, "seal"), (LIMITER, "reserve"), (LIMITER, "learn")}
+)
 """Calls for which the port names no error."""
 
 READS = frozenset(
-    {"due_resources", "server", "may_send", "check", "parity", "usage", "prove_refused", "list_logins", "clock", "resource_exists", "depth"}
+    {
+        *("due_resources", "server", "resource", "may_send", "owed_logins", "credentials_by_id", "standings"),
+        *("check", "parity", "usage", "prove_refused", "list_logins", "find_logins", "clock"),
+        *("resource_exists", "depth"),
+    }
 )
 """Calls that change nothing, so that there is no doubt about what they did."""
 

@@ -25,7 +25,7 @@ def failure(  # noqa: PLR0911  # a table: one line for each port reads best
     match port:
         case _ if port == BROKER:
             return Gives(None if method == "depth" else 0)
-        case _ if port == LIMITER:
+        case _ if port == LIMITER or (port, method) == (SINK, "pause"):
             return None
         case _ if port == SEALER:
             return Refused(why)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rotation.ports import Ports
 
 
-def gives_up(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports, *, problem: str, alarm: str | None = None) -> Move:
+def gives_up(
+    case: RotationCase, attempt: Attempt, now: datetime, ports: Ports, *, problem: str, alarm: str | None = None, **_: object
+) -> Move:
     """In the place of `endings._again`: a push without an answer ends the rotation, and the new login is removed."""
     return endings.fail(case, ports, problem, alarm or "", attempt=attempt)

@@ -168,31 +168,6 @@ def test_an_offered_login_is_made_again_and_one_that_is_not_offered_yet_is_not()
     assert world.can_log_in(world.credential(2))
 
 
-def test_a_new_login_that_is_lost_before_its_offer_holds_no_rotation_up_that_must_complete() -> None:
-    world = Ward()
-    world.sink.answers(answers.LOST_AND_UNKNOWN)
-    world.sink.otherwise = answers.LOST_AND_UNKNOWN
-    world.rotate()
-    world.sweep()
-    world.rotate(Trigger.EMERGENCY)
-    world.clock.advance(20 * SECOND)
-
-    def lose_it(name: str, phase: str) -> None:
-        if (name, phase) == ("check", "before"):
-            world.engine.on_act = lambda _name, _phase: None
-            world.lose(3)
-
-    world.engine.on_act = lose_it
-    world.sweep()
-    assert world.states() == [RotationState.SUPERSEDED, RotationState.CREATED]
-    world.sink.otherwise = answers.APPLIED
-
-    world.work(for_=timedelta(minutes=10))
-
-    assert world.states()[-1] is RotationState.COMPLETED
-    world.check()
-
-
 def test_what_is_to_be_discarded_is_not_made_again() -> None:
     world = Ward()
     world.sink.answers(answers.REFUSED)

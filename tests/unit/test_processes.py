@@ -66,7 +66,11 @@ def test_help_imports_nothing_that_is_for_work() -> None:
 
 def test_the_first_tick_is_due_when_the_clock_starts(environment: dict[str, str]) -> None:
     entries = celery_settings(load(environment))["beat_schedule"].values()
-    assert {entry["task"]: entry["schedule"] for entry in entries} == {"rollover.tick": 7.0, "rollover.seal_audit": 60.0}
+    assert {entry["task"]: entry["schedule"] for entry in entries} == {
+        "rollover.tick": 7.0,
+        "rollover.seal_audit": 60.0,
+        "rollover.watch": 60.0,
+    }
     assert {entry["last_run_at"] for entry in entries} == {NEVER}
     assert all(entry["options"]["expires"] == entry["schedule"] for entry in entries)
 
