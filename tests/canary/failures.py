@@ -94,7 +94,7 @@ def _logins_locked(house: House, resource: Resource) -> None:
     with logins_locked(server):
         rotation_id = house.trigger(resource)
         house.wait("its login is being made", lambda: waits_for_lock(server))
-        house.wait("that took too long", lambda: house.rotation(rotation_id).tries)
+        house.wait("that took too long", lambda: house.rotation(rotation_id).problem)
     house.wait_for(rotation_id, RotationState.COMPLETED)
 
 
@@ -102,7 +102,7 @@ def _customers_restarted(house: House, resource: Resource) -> None:
     server = house.server_of(resource)
     server.kill()
     rotation_id = house.trigger(resource)
-    house.wait("its server is missed", lambda: house.rotation(rotation_id).tries)
+    house.wait("its server is missed", lambda: house.rotation(rotation_id).problem)
     server.start()
     house.wait_for(rotation_id, RotationState.COMPLETED)
 
