@@ -194,10 +194,11 @@ class StoreFiles:
             yield from _below(self._house.store_server.data)
 
     def plant(self, texts: Sequence[str]) -> None:
-        first = select(rotations.c.id).order_by(rotations.c.id).limit(1).scalar_subquery()
-        for text in texts:  # what was overwritten is still in the files
-            with self._house.store.database.writing() as connection:
-                connection.execute(rotations.update().where(rotations.c.id == first).values(advice=text))
+        # Each in a row of its own: what is overwritten is soon only in the log of changes, cut where a page of that ends.
+        with self._house.store.database.writing() as connection:
+            ids = connection.scalars(select(rotations.c.id).order_by(rotations.c.id).limit(len(texts))).all()
+            for row_id, text in zip(ids, texts, strict=True):
+                connection.execute(rotations.update().where(rotations.c.id == row_id).values(advice=text))
 
 
 class ServerLog:
