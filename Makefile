@@ -28,7 +28,7 @@ unexport HOME
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lint-compose ci crash sim mutants canary bench flower secrets lock audit clean python linux runtime dev
+.PHONY: help demo test lint lint-compose ci crash sim mutants chaos canary bench flower secrets lock audit clean python linux runtime dev
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf 'make %-13s %s\n' "$$name" "$$text"; done
@@ -72,6 +72,9 @@ sim: dev ## worlds in which anything may happen, on the real stories (SEEDS=1000
 
 mutants: dev ## each safeguard of the protocol left out: which worlds find it
 	@$(VENV) -m tests.mutants $(ARGS)
+
+chaos: linux dev ## everything at once goes wrong with the whole system, and customers notice nothing (FOR=3m SEED=7)
+	@$(VENV) -m tests.chaos $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: linux dev ## the whole worker against a bare script that does the same work
 	@$(VENV) -m bench $(ARGS)

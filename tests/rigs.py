@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from rotation.model import Attempt, Credential, Resource, Rotation
+    from rotation.model import Attempt, Credential, Resource, Rotation, Server
     from rotation.ports import Entropy
     from worker.sandbox.postgresql import PrivatePostgresql
     from worker.sandbox.vercel_world import World
@@ -148,8 +148,10 @@ class Rig:
         sealed = self.ports.sealer.seal(self.token, SealContext(fleet.INSTALLATION, "", "", "token"))
         store.add_installation(Installation(fleet.INSTALLATION, sealed), Event("installation_added", ACTOR))
         for one in self.customers:
-            server = replace(fleet.server(one.postgresql, one.admin_url_file), name=one.name)
-            store.add_server(server, Event("server_added", ACTOR))
+            store.add_server(self._server(one), Event("server_added", ACTOR))
+
+    def _server(self, one: CustomersServer) -> Server:
+        return replace(fleet.server(one.postgresql, one.admin_url_file), name=one.name)
 
     def _make_tables(self, settings: Settings) -> None:
         migrate(settings.store)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from worker.sandbox.vercel_client import SandboxVercelClient
     from worker.sandbox.vercel_world import World
 
-TURN_SECONDS = 0.2
 APPLICATION = "witness"
 REFUSALS = {"password authentication failed": "28P01", "is not permitted to log in": "28000", "permission denied for database": "42501"}
 """What libpq says of a login that the server itself refused (it keeps the code to itself), and the SQLSTATE that goes with it."""
@@ -69,34 +68,49 @@ class Diary:
     def __init__(self, vercel: World | SandboxVercelClient) -> None:
         self._vercel = vercel
         self._lock = threading.Lock()
-        self._read = 0
+        self._read_up_to = 0
         self._held: dict[str, list[Held]] = {}
 
     def of(self, resource: str) -> tuple[Held, ...]:
         """Everything that it held, the present value last. What was known before, while the local Vercel does not answer."""
+        self.read()
+        return self.lately(resource)
+
+    def lately(self, resource: str) -> tuple[Held, ...]:
+        """The same, by what was read last."""
+        with self._lock:
+            return tuple(self._held.get(resource, ()))
+
+    def read(self) -> None:
+        """Read on in the history."""
         with self._lock:
             try:
-                entries = self._vercel.history(self._read)
+                entries = self._vercel.history(self._read_up_to)
             except SandboxFailed:
                 entries = []
             for entry in entries:
-                self._read = entry.number
+                self._read_up_to = entry.number
                 if entry.applied:
                     self._note(entry.resource, entry.values, entry.at.timestamp())
-            return tuple(self._held.get(resource, ()))
 
     def _note(self, resource: str, values: Mapping[str, str], at: float) -> None:
         held = self._held.setdefault(resource, [])
-        door = address(Sensitive(values[VARIABLE]))
+        door = self._door(values[VARIABLE])
         if held and held[-1].door == door:
             return
         if held:
             held[-1] = Held(held[-1].door, held[-1].since, at)
         held.append(Held(door, at))
 
+    def _door(self, value: str) -> Address:
+        return address(Sensitive(value))
+
 
 class Witness:
     """A thread for each resource that tries its promised logins several times a second. `promises` are the grace periods by resource."""
+
+    turn = 0.2
+    """Seconds between one round and the next."""
 
     def __init__(self, vercel: World | SandboxVercelClient, promises: Mapping[str, timedelta]) -> None:
         self.diary = Diary(vercel)
@@ -128,9 +142,12 @@ class Witness:
         return sum(tally.unreachable for tally in self.tallies.values())
 
     def _watch(self, resource: str) -> None:
-        while not self._ending.wait(TURN_SECONDS):
-            for held in self._promised(resource, self.diary.of(resource)):
+        while not self._ending.wait(self.turn):
+            for held in self._promised(resource, self._known(resource)):
                 self._try(resource, held)
+
+    def _known(self, resource: str) -> tuple[Held, ...]:
+        return self.diary.of(resource)
 
     def _promised(self, resource: str, helds: Iterable[Held]) -> list[Held]:
         """The newest stay of each login, as a late push may have brought an old value back for a while."""

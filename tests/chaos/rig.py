@@ -1,0 +1,116 @@
+"""The world of a run: a fleet on two customers' servers, one of which is reached through a proxy, as Vercel is."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, or_, select
+
+from rotation.states import PushBy, Stage
+from rotation.store.rules import ENDED_STATES
+from rotation.store.tables import credentials, rotations
+from tests.chaos.proxy import FaultProxy
+from tests.crash.nursery import Forked
+from tests.rigs import Rig
+from worker.sandbox.fleet import Tenant, add_tenants, tenants
+from worker.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rotation.model import Resource, Server
+    from tests.crash.nursery import Nursery
+    from tests.processes import Process
+    from tests.rigs import CustomersServer
+
+ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
+GRACES = (4.0, 10.0)
+EVERY = (20.0, 60.0)
+"""Seconds, between which each resource has its own."""
+
+
+class ChaosRig(Rig):
+    """A rig whose processes cost a fork, and whose workers reach Vercel and the last of the customers' servers through proxies."""
+
+    look = 0.5
+
+    def __init__(
+        self, directory: Path, customers: Sequence[CustomersServer], store_url: str, nursery: Nursery, chance: random.Random
+    ) -> None:
+        super().__init__(directory, customers, store_url, apart=True)
+        self._nursery = nursery
+        self._chance = chance
+        self.before_server = FaultProxy(customers[-1].postgresql.port, random.Random(chance.random()))  # noqa: S311 - the same each time
+        self.before_vercel: FaultProxy
+
+    def add_fleet(self, count: int) -> None:
+        """Register so many customers, on the servers in turn, each with a schedule and a grace of its own."""
+        names = [f"tenant{number}" for number in range(count)]
+        for index, server in enumerate(self.customers):
+            add_tenants(server.postgresql, fleet := [self._tenant(name) for name in names[index :: len(self.customers)]])
+            for tenant in fleet:
+                every, grace = (timedelta(seconds=self._chance.uniform(*bounds)) for bounds in (EVERY, GRACES))
+                self.register([tenant], server, every=every, grace=grace)
+
+    def _tenant(self, name: str) -> Tenant:
+        (any_of_them,) = tenants(1, self.entropy)
+        push_by = self._chance.choice([PushBy.RESOURCE, PushBy.RESOURCE, PushBy.PRODUCT])
+        return replace(any_of_them, name=name, push_by=push_by, login=replace(any_of_them.login, username=f"{name}_app"))
+
+    def is_settled(self) -> bool:
+        """Whether nothing is under way and every login has come to its end but the current ones. One question to the store."""
+        moving = select(
+            or_(
+                exists().where(rotations.c.state.not_in(ENDED_STATES)),
+                exists().where(credentials.c.stage.not_in(ENDS)),
+            )
+        )
+        with self.store.database.reading() as connection:
+            return not connection.scalar(moving)
+
+    def moving(self) -> list[str]:
+        """The resources of which something is under way."""
+        of_rotations = select(rotations.c.resource_id).where(rotations.c.state.not_in(ENDED_STATES))
+        of_credentials = select(credentials.c.resource_id).where(credentials.c.stage.not_in(ENDS))
+        with self.store.database.reading() as connection:
+            return sorted({*connection.scalars(of_rotations), *connection.scalars(of_credentials)})
+
+    def story_of(self, resource: Resource) -> str:
+        """What became of one resource, for a person who looks for a fault."""
+        lines = [f"{resource.name}: {one.id} {one.state} tries={one.tries} {one.problem}" for one in self.rotations(resource)]
+        lines += [f"{resource.name}: {one.username} {one.stage} {one.problem}" for one in self.credentials(resource)]
+        lines += [f"{line.at:%H:%M:%S.%f} {line.event.kind} {line.event.why}" for line in self.store.views.events(resource.id)]
+        return "\n".join(lines)
+
+    def spoil(self, share: float) -> None:
+        """So many of the connections through the proxies are spoilt from now on."""
+        self.before_server.share = self.before_vercel.share = share
+
+    def _server(self, one: CustomersServer) -> Server:
+        server = super()._server(one)
+        return server if one is not self.customers[-1] else replace(server, port=self.before_server.port)
+
+    def _start_vercel(self) -> str:
+        url = super()._start_vercel()
+        chance = random.Random(self._chance.random())  # noqa: S311 - the same each time
+        self.before_vercel = FaultProxy(int(url.rpartition(":")[2]), chance)
+        for proxy in (self.before_server, self.before_vercel):
+            self._running.enter_context(proxy)
+        return url
+
+    def _environment(self, data: Path) -> dict[str, str]:
+        return {**super()._environment(data), f"{PREFIX}VERCEL_API_URL": f"http://127.0.0.1:{self.before_vercel.port}"}
+
+    def _start_process(self, name: str, arguments: Sequence[str]) -> Process:
+        log = self.directory / f"{name}-{len(self.processes)}.log"
+        process = Forked(name, self._nursery, arguments, self.environment, log)
+        self._running.callback(process.end)
+        self.processes.append(process)
+        return process
+
+    def start_again(self, process: Process) -> Process:
+        return self._start_process(process.name, process.command)

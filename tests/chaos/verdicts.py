@@ -1,0 +1,140 @@
+"""What must be true when chaos is over and everything has settled, looked at from outside: the promises of the whole system."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy import select
+
+from rotation.sensitive import Sensitive
+from rotation.states import Stage
+from rotation.store.rules import ENDED_STATES
+from rotation.store.tables import credentials, events, rotations
+from tests.chaos.report import Spread
+from tests.promises import assert_every_move_was_recorded_once, is_crash
+from worker.sandbox.customers import Answer, address, knock
+from worker.sandbox.fleet import ADMIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tests.chaos.customers import Customers
+    from tests.chaos.mayhem import Deeds, Kill
+    from tests.chaos.report import Report
+    from tests.chaos.rig import ChaosRig
+    from tests.rigs import CustomersServer
+
+KNOCKERS = 8
+"""How many logins are tried at once."""
+
+
+def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> None:
+    """Write into the report whatever was broken."""
+    report.refused += [
+        f"{one.username} of {one.resource} ({one.code}), {one.seconds_held:.2f} s after Vercel got it" for one in customers.refused
+    ]
+    report.early += early(rig)
+    report.orphans += [one for server in rig.customers for one in orphans(rig, server)]
+    report.lost += lost(rig, deeds.accepted)
+    report.broken += itertools.chain(not_well(rig), not_dead(rig, customers), badly_recorded(rig), crashes(rig))
+
+
+def count(report: Report, rig: ChaosRig, deeds: Deeds) -> None:
+    """What there was."""
+    with rig.store.database.reading() as connection:
+        report.rotations.update(connection.scalars(select(rotations.c.state)))
+        report.retired = len(list(connection.scalars(select(credentials.c.id).where(credentials.c.stage == Stage.RETIRED))))
+        told = connection.execute(select(events.c.at, events.c.rotation_id).order_by(events.c.at)).all()
+    report.next_act = Spread.of(next_acts(deeds.kills, [at.timestamp() for at, _ in told]))
+    by_rotation: dict[str, list[float]] = {}
+    for at, rotation_id in told:
+        by_rotation.setdefault(rotation_id, []).append(at.timestamp())
+    report.resumed = Spread.of(
+        after for kill in deeds.kills for one in kill.in_hand for after in next_acts([kill], by_rotation.get(one, ()))
+    )
+
+
+def next_acts(kills: Iterable[Kill], acts: Sequence[float]) -> Iterator[float]:
+    """How long after each kill something was done; kills after the last act are left out."""
+    for kill in kills:
+        place = bisect_right(acts, kill.at)
+        if place < len(acts):
+            yield acts[place] - kill.at
+
+
+def early(rig: ChaosRig) -> Iterator[str]:
+    """Logins that ended before the end of their grace, or whose grace was shorter than promised without an emergency."""
+    for resource in rig.resources:
+        hurried = any(one.compromised for one in rig.credentials(resource))
+        for one in rig.staged(resource, Stage.RETIRED):
+            if one.compromised:
+                continue
+            if one.grace_ends_at is None or one.blocked_at is None or one.previous_at is None:
+                yield f"{one.username} was retired without a grace"
+            elif one.blocked_at < one.grace_ends_at:
+                yield f"{one.username} was blocked {one.grace_ends_at - one.blocked_at} before its end"
+            elif not hurried and one.grace_ends_at < one.previous_at + resource.spec.policy.grace:
+                yield f"{one.username} got a grace of {one.grace_ends_at - one.previous_at} only"
+
+
+def orphans(rig: ChaosRig, server: CustomersServer) -> Iterator[str]:
+    """Logins that the server has and the store does not want there, by the server's own list; and by our marks."""
+    mine = [one for one in rig.resources if one.server.name == server.name]
+    wanted = {credential.username for one in mine for credential in rig.staged(one, Stage.CURRENT)}
+    with psycopg.connect(server.postgresql.superuser_url()) as connection:
+        found = connection.execute("SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND rolname <> %s", [ADMIN])
+        there = {name for (name,) in found}
+    yield from (f"{name} on {server.name}" for name in sorted(there - wanted))
+
+
+def lost(rig: ChaosRig, accepted: Iterable[str]) -> Iterator[str]:
+    """Rotations that were promised and are not on record, and those that never ended."""
+    with rig.store.database.reading() as connection:
+        states = {row.id: row.state for row in connection.execute(select(rotations.c.id, rotations.c.state))}
+    yield from (f"{one} was accepted and is not on record" for one in sorted(set(accepted) - set(states)))
+    yield from (f"{one} is {state}" for one, state in sorted(states.items()) if state not in ENDED_STATES)
+
+
+def not_well(rig: ChaosRig) -> Iterator[str]:
+    """Resources whose current login is not the one that Vercel holds, or does not let its customer in."""
+    for resource in rig.resources:
+        currents = rig.staged(resource, Stage.CURRENT)
+        held = address(Sensitive(rig.held(resource)))
+        if [one.username for one in currents] != [held.login.username]:
+            yield f"{resource.name}: Vercel holds {held.login.username}, current is {[one.username for one in currents]}"
+        elif knock(held) is not Answer.ACCEPTED:
+            yield f"{resource.name}: {held.login.username} does not log in"
+
+
+def not_dead(rig: ChaosRig, customers: Customers) -> Iterator[str]:
+    """Values that Vercel once held and that still log in, or that nobody could tell of."""
+    current = {credential.username for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)}
+    retired = {credential.username for resource in rig.resources for credential in rig.staged(resource, Stage.RETIRED)}
+    helds = [held for resource in rig.resources for held in customers.diary.of(resource.spec.external_id)]
+    doors = {held.door.login.username: held.door for held in helds if held.door.login.username not in current}
+    yield from (f"{name} was held by Vercel and is not retired" for name in sorted(doors.keys() - retired))
+    with ThreadPoolExecutor(KNOCKERS) as pool:
+        for name, answer in zip(doors, pool.map(knock, doors.values()), strict=True):
+            if answer is not Answer.REFUSED:
+                yield f"{name} is retired, and was {answer}"
+
+
+def badly_recorded(rig: ChaosRig) -> Iterator[str]:
+    """Moves without a record or with two, and an audit trail that does not verify."""
+    for resource in rig.resources:
+        try:
+            assert_every_move_was_recorded_once(rig, resource)
+        except AssertionError as error:
+            yield f"{resource.name}: {error}"
+    rig.store.checkpoint()
+    yield from (f"the audit trail: {one}" for one in rig.store.verify_audit())
+
+
+def crashes(rig: ChaosRig) -> Iterator[str]:
+    """Processes and tasks that fell over."""
+    for process in rig.processes:
+        yield from (f"{process.name} fell over: {line['event']}" for line in process.lines() if is_crash(line))
