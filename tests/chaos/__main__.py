@@ -24,7 +24,6 @@ from tests.chaos.report import Report, summed
 from tests.chaos.rig import ChaosRig
 from tests.chaos.supervisor import Supervisor
 from tests.crash.nursery import Nursery
-from tests.processes import eventually
 from tests.rigs import prepared
 from worker.durations import parse_duration
 from worker.sandbox.postgresql import PrivatePostgresql
@@ -39,6 +38,8 @@ FEWER, SHORT = 60, timedelta(minutes=4)
 """In a short run every resource shall rotate several times, and the whole shall be over soon."""
 SETTLED_WITHIN = 150.0
 """Seconds after the chaos. Open rotations go on within 60; after them come graces and what waits behind others."""
+TELL_SECONDS, SHOWN = 15.0, 6
+"""How often, and of how much of what is under way, somebody who watches is told."""
 DURABLE = {"synchronous_commit": "on", "fsync": "off"}
 """Servers are killed, the machine is not: what they have written is there again, though not on the disk."""
 
@@ -100,14 +101,15 @@ def _run(report: Report, options: argparse.Namespace, nursery: Nursery, place: P
 
 def _settle(rig: ChaosRig, supervisor: Supervisor) -> float:
     """How long it took until nothing was under way."""
-    began = time.monotonic()
-
-    def is_settled() -> bool:
-        supervisor.look()
-        return rig.is_settled()
-
+    began = told = time.monotonic()
     rig.unschedule()
-    eventually(is_settled, SETTLED_WITHIN, rig.look)
+    while not rig.is_settled() and time.monotonic() < began + SETTLED_WITHIN:
+        supervisor.look()
+        if time.monotonic() > told + TELL_SECONDS:
+            told = time.monotonic()
+            moving = rig.moving()
+            _tell(f"{len(moving)} under way", *moving[:SHOWN])
+        time.sleep(rig.look)
     return time.monotonic() - began
 
 
@@ -126,8 +128,8 @@ def _fill(report: Report, rig: ChaosRig, supervisor: Supervisor, deeds: Deeds, c
     verdicts.judge(report, rig, customers, deeds)
 
 
-def _tell(what: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
+def _tell(what: str, *more: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n" + "".join(f"  {one}\n" for one in more))
 
 
 if __name__ == "__main__":

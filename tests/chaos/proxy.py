@@ -53,6 +53,13 @@ class Plan:
     happened: bool = False
 
 
+def drawn(chance: random.Random, share: float) -> Plan:
+    """A fault for so many of the connections."""
+    if chance.random() >= share:
+        return Plan()
+    return Plan(chance.choice(list(Fault)), chance.randrange(LATEST), chance.uniform(0.1, 3.0))
+
+
 class FaultProxy:
     """A proxy before a port of this machine, as a context manager. It listens on `port`."""
 
@@ -65,7 +72,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._ending = asyncio.Event()
         self._served: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._listen(),), name="fault-proxy", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
 
     @property
     def port(self) -> int:
@@ -82,9 +89,10 @@ class FaultProxy:
 
     def draw(self) -> Plan:
         """What the next connection meets with."""
-        if self._chance.random() >= self.share:
-            return Plan()
-        return Plan(self._chance.choice(list(Fault)), self._chance.randrange(LATEST), self._chance.uniform(0.1, 3.0))
+        return drawn(self._chance, self.share)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._listen())
 
     async def _listen(self) -> None:
         server = await asyncio.start_server(self._begin, sock=self._listener)

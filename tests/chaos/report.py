@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ class Report:
         return lines
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "clean": not self.faults}
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        spreads = {name: asdict(value) for name, value in told.items() if isinstance(value, Spread)}
+        return {**told, **spreads, "clean": not self.faults}
 
     def lines(self) -> list[str]:
         """For a person."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rotation.model import Resource, Server
+    from rotation.model import Server
     from tests.crash.nursery import Nursery
     from tests.processes import Process
     from tests.rigs import CustomersServer
@@ -73,18 +73,17 @@ class ChaosRig(Rig):
             return not connection.scalar(moving)
 
     def moving(self) -> list[str]:
-        """The resources of which something is under way."""
-        of_rotations = select(rotations.c.resource_id).where(rotations.c.state.not_in(ENDED_STATES))
-        of_credentials = select(credentials.c.resource_id).where(credentials.c.stage.not_in(ENDS))
+        """What is under way, and what it waits for: for a person who wonders why it takes so long."""
+        now = self.store.now()
+        rows = select(rotations.c.id, rotations.c.state, rotations.c.tries, rotations.c.due_at, rotations.c.problem)
+        logins = select(credentials.c.username, credentials.c.stage, credentials.c.tries, credentials.c.due_at, credentials.c.problem)
         with self.store.database.reading() as connection:
-            return sorted({*connection.scalars(of_rotations), *connection.scalars(of_credentials)})
-
-    def story_of(self, resource: Resource) -> str:
-        """What became of one resource, for a person who looks for a fault."""
-        lines = [f"{resource.name}: {one.id} {one.state} tries={one.tries} {one.problem}" for one in self.rotations(resource)]
-        lines += [f"{resource.name}: {one.username} {one.stage} {one.problem}" for one in self.credentials(resource)]
-        lines += [f"{line.at:%H:%M:%S.%f} {line.event.kind} {line.event.why}" for line in self.store.views.events(resource.id)]
-        return "\n".join(lines)
+            found = connection.execute(rows.where(rotations.c.state.not_in(ENDED_STATES))).all()
+            found += connection.execute(logins.where(credentials.c.stage.not_in(ENDS))).all()
+        return [
+            f"{name} {state}, tries {tries}, {'no date' if due_at is None else f'due in {(due_at - now).total_seconds():.1f} s'}: {problem}"
+            for name, state, tries, due_at, problem in found
+        ]
 
     def spoil(self, share: float) -> None:
         """So many of the connections through the proxies are spoilt from now on."""

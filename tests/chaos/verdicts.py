@@ -20,7 +20,7 @@ from worker.sandbox.customers import Answer, address, knock
 from worker.sandbox.fleet import ADMIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from tests.chaos.customers import Customers
     from tests.chaos.mayhem import Deeds, Kill
@@ -38,7 +38,8 @@ def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> 
         f"{one.username} of {one.resource} ({one.code}), {one.seconds_held:.2f} s after Vercel got it" for one in customers.refused
     ]
     report.early += early(rig)
-    report.orphans += [one for server in rig.customers for one in orphans(rig, server)]
+    current = {credential.username for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)}
+    report.orphans += [one for server in rig.customers for one in orphans(server, current)]
     report.lost += lost(rig, deeds.accepted)
     report.broken += itertools.chain(not_well(rig), not_dead(rig, customers), badly_recorded(rig), crashes(rig))
 
@@ -81,14 +82,12 @@ def early(rig: ChaosRig) -> Iterator[str]:
                 yield f"{one.username} got a grace of {one.grace_ends_at - one.previous_at} only"
 
 
-def orphans(rig: ChaosRig, server: CustomersServer) -> Iterator[str]:
-    """Logins that the server has and the store does not want there, by the server's own list; and by our marks."""
-    mine = [one for one in rig.resources if one.server.name == server.name]
-    wanted = {credential.username for one in mine for credential in rig.staged(one, Stage.CURRENT)}
+def orphans(server: CustomersServer, wanted: Collection[str]) -> Iterator[str]:
+    """Logins that a server has beside those that are wanted, by its own list: with a mark of ours or without."""
     with psycopg.connect(server.postgresql.superuser_url()) as connection:
         found = connection.execute("SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND rolname <> %s", [ADMIN])
         there = {name for (name,) in found}
-    yield from (f"{name} on {server.name}" for name in sorted(there - wanted))
+    yield from (f"{name} on {server.name}" for name in sorted(there.difference(wanted)))
 
 
 def lost(rig: ChaosRig, accepted: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,74 @@
+"""What the chaos run must find on a real server: a login that nobody wants, and a customer who was turned away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos.customers import Customers
+from tests.chaos.verdicts import orphans
+from tests.postgresql_tenants import as_superuser
+from tests.processes import eventually
+from tests.rigs import CustomersServer
+from worker.sandbox.vercel_world import Call, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.sandbox.postgresql import PrivatePostgresql
+
+PASSWORD = "of-a-customer"
+PROXY = 1
+"""A port that Vercel names and nobody listens on."""
+
+
+@pytest.fixture
+def login(postgresql: PrivatePostgresql) -> Iterator[str]:
+    name = "chaos_customer"
+    as_superuser(postgresql, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    yield name
+    as_superuser(postgresql, f"DROP ROLE {name}")
+
+
+def watched(postgresql: PrivatePostgresql, *passwords: str, grace: float) -> Customers:
+    """The customer of a resource for which Vercel has held a login with each of these passwords, one after the other."""
+    world = World(per_minute=None)
+    world.add_installation("icfg", "token")
+    world.add_resource("icfg", "store", "postgres")
+    for number, password in enumerate(passwords):
+        url = f"postgresql://chaos_customer{'_' * number}:{password}@{postgresql.host}:{PROXY}/postgres"
+        body = {"secrets": [{"name": "DATABASE_URL", "value": url}]}
+        assert world.put_secrets(Call("PUT", "icfg", "store", token="token", body=body)).status == 201
+    return Customers(world, {"store": timedelta(seconds=grace)}, {PROXY: postgresql.port})
+
+
+def test_a_login_that_nobody_wants_is_an_orphan(postgresql: PrivatePostgresql, login: str) -> None:
+    server = CustomersServer("direct", postgresql, postgresql.directory)
+    assert f"{login} on direct" in set(orphans(server, wanted=()))
+    assert f"{login} on direct" not in set(orphans(server, wanted=[login]))
+
+
+def test_customers_come_in_by_the_direct_door_with_what_vercel_holds(postgresql: PrivatePostgresql, login: str) -> None:
+    with watched(postgresql, PASSWORD, grace=60) as customers:
+        assert eventually(lambda: customers.accepted >= 3, within=30)
+    assert (customers.refused, customers.unreachable) == ([], 0)
+
+
+def test_a_customer_who_is_turned_away_with_what_vercel_holds_is_a_refusal(postgresql: PrivatePostgresql, login: str) -> None:
+    with watched(postgresql, "another", grace=60) as customers:
+        assert eventually(lambda: customers.refused, within=30)
+    assert {(one.username, one.code) for one in customers.refused} == {(login, "28P01")}
+
+
+def test_a_customer_who_is_turned_away_within_the_grace_is_a_refusal(postgresql: PrivatePostgresql, login: str) -> None:
+    with watched(postgresql, "another", PASSWORD, grace=60) as customers:
+        assert eventually(lambda: customers.refused, within=30)
+    assert login in {one.username for one in customers.refused}
+
+
+def test_a_customer_who_is_promised_no_grace_does_not_try_what_vercel_held_before(postgresql: PrivatePostgresql, login: str) -> None:
+    with watched(postgresql, "another", PASSWORD, grace=0) as customers:
+        assert eventually(lambda: customers.refused, within=30)
+    assert login not in {one.username for one in customers.refused}
