@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 RESOURCES = 200
 FEWER, SHORT = 60, timedelta(minutes=4)
 """In a short run every resource shall rotate several times, and the whole shall be over soon."""
+WATCHED = 6
+"""Each of these customers logs in some 20 times a second: together they take one of two cores."""
 SETTLED_WITHIN = 150.0
 """Seconds after the chaos. Open rotations go on within 60; after them come graces and what waits behind others."""
 TELL_SECONDS, SHOWN = 15.0, 6
@@ -62,7 +64,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--for", dest="lasts", type=parse_duration, default=timedelta(minutes=10), help="how long, e.g. 3m (10m)")
     parser.add_argument("--resources", type=int, help=f"how many ({RESOURCES}; {FEWER} in less than {SHORT})")
-    parser.add_argument("--watched", type=int, default=12, help="of how many of them the customers log in all the time (12)")
+    parser.add_argument("--watched", type=int, default=WATCHED, help=f"of how many of them the customers log in all the time ({WATCHED})")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="of all draws; printed at the end")
     parser.add_argument("--json", action="store_true", help="the report as JSON, on the standard output")
     parser.add_argument("--sum", type=Path, nargs="+", metavar="FILE", help="nothing is run: the sum of reports that --json has told")

@@ -43,7 +43,7 @@ class DirectDiary(Diary):
 class Customers(Witness):
     """A thread for each customer of the sample, and one that reads Vercel's history for all of them, also of those that nobody watches."""
 
-    turn = 0.05
+    turn = 0.04
 
     def __init__(self, vercel: World | SandboxVercelClient, promises: Mapping[str, timedelta], direct: Mapping[int, int]) -> None:
         super().__init__(vercel, promises)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.chaos.rig import ChaosRig
     from tests.rigs import CustomersServer
 
+OURS = ("rollover", "schedule")
+"""Who acts in the name of workers and beats."""
 KNOCKERS = 8
 """How many logins are tried at once."""
 
@@ -49,7 +51,8 @@ def count(report: Report, rig: ChaosRig, deeds: Deeds) -> None:
     with rig.store.database.reading() as connection:
         report.rotations.update(connection.scalars(select(rotations.c.state)))
         report.retired = len(list(connection.scalars(select(credentials.c.id).where(credentials.c.stage == Stage.RETIRED))))
-        told = connection.execute(select(events.c.at, events.c.rotation_id).order_by(events.c.at)).all()
+        ours = select(events.c.at, events.c.rotation_id).where(events.c.actor.in_(OURS)).order_by(events.c.at)
+        told = connection.execute(ours).all()
     report.next_act = Spread.of(next_acts(deeds.kills, [at.timestamp() for at, _ in told]))
     by_rotation: dict[str, list[float]] = {}
     for at, rotation_id in told:
