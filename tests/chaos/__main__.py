@@ -96,23 +96,25 @@ def _run(report: Report, options: argparse.Namespace, nursery: Nursery, place: P
                 _tell("chaos")
                 mayhem.run(report.seconds)
                 _tell("settling")
-                report.settled_seconds = _settle(rig, supervisor)
+                report.ended_seconds, report.settled_seconds = _settle(rig, supervisor)
             _tell("judging")
             _fill(report, rig, supervisor, mayhem.deeds, customers)
 
 
-def _settle(rig: ChaosRig, supervisor: Supervisor) -> float:
-    """How long it took until nothing was under way."""
+def _settle(rig: ChaosRig, supervisor: Supervisor) -> tuple[float, float]:
+    """How long it took until no rotation was under way, and until no login was on its way out either."""
     began = told = time.monotonic()
-    rig.unschedule()
-    while not rig.is_settled() and time.monotonic() < began + SETTLED_WITHIN:
+    ended = None
+    rig.steadily(rig.unschedule)
+    while (moving := rig.steadily(rig.moving)) and time.monotonic() < began + SETTLED_WITHIN:
         supervisor.look()
+        if ended is None and not moving.rotations:
+            ended = time.monotonic()
         if time.monotonic() > told + TELL_SECONDS:
             told = time.monotonic()
-            moving = rig.moving()
-            _tell(f"{len(moving)} under way", *moving[:SHOWN])
+            _tell(f"{len(moving.rotations)} rotations and {len(moving.logins)} logins under way", *moving.lines()[:SHOWN])
         time.sleep(rig.look)
-    return time.monotonic() - began
+    return (ended or time.monotonic()) - began, time.monotonic() - began
 
 
 def _fill(report: Report, rig: ChaosRig, supervisor: Supervisor, deeds: Deeds, customers: Customers) -> None:

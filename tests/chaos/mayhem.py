@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from worker.sandbox.postgresql import PrivatePostgresql
 
 LOOK_SECONDS = 0.05
-SPOILT = 0.15
+SPOILT = 0.25
 """The share of the connections through a proxy that are spoilt."""
 AWAY = (0.0, 2.5)
 """Seconds for which a server or the broker is away beyond what its start takes."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 RESUMED_SECONDS = 60.0
-"""After so long the system must have gone on, whatever was killed."""
+"""After so long the system must have gone on, whatever was killed, and with every rotation that was in hand then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,10 @@ class Report:
     """From a kill to the next thing that anybody recorded."""
     resumed: Spread = field(default_factory=Spread)
     """From a kill to the next record of each rotation that somebody had in hand then."""
+    ended_seconds: float = 0.0
+    """From the end of the chaos until no rotation was under way."""
     settled_seconds: float = 0.0
-    """From the end of the chaos until nothing was under way."""
+    """Until no login was on its way out either."""
 
     @property
     def faults(self) -> list[str]:
@@ -94,6 +96,8 @@ class Report:
         lines += [f"nothing was {what}" for what, count in nothing.items() if not count]
         if self.next_act.longest > RESUMED_SECONDS:
             lines.append(f"after a kill nothing was done for {self.next_act.longest:.0f} s")
+        if self.resumed.longest > RESUMED_SECONDS:
+            lines.append(f"after a kill a rotation was not gone on with for {self.resumed.longest:.0f} s")
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +120,7 @@ class Report:
             f"{logins}; unreachable: {self.unreachable}; refused after their grace: {self.after_grace}",
             f"from a kill to the next act: {self.next_act}",
             f"from a kill until a rotation in hand went on: {self.resumed}",
-            f"settled in {self.settled_seconds:.1f} s after the chaos",
+            f"after the chaos every rotation had ended in {self.ended_seconds:.1f} s, every login in {self.settled_seconds:.1f} s",
             "broken promises: " + ", ".join(f"{what} {len(ones)}" for what, ones in broken.items()),
             *self.faults,
         ]
@@ -130,6 +134,7 @@ SUMMED = ("kills", "freezes", "flushes", "processes_restarted", "asked", "retire
 COUNTED = ("rotations", "restarts", "vercel_faults", "spoilt_connections")
 LISTED = ("refused", "early", "orphans", "lost", "broken")
 LONGEST = ("next_act", "resumed")
+AFTERWARDS = ("ended_seconds", "settled_seconds")
 
 
 def summed(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,6 +146,6 @@ def summed(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: dict(sum((Counter(one[name]) for one in reports), Counter())) for name in COUNTED},
         **{name: [fault for one in reports for fault in one[name]] for name in LISTED},
         **{f"{name}_longest": max((one[name]["longest"] for one in reports), default=0.0) for name in LONGEST},
-        "settled_seconds_longest": max((one["settled_seconds"] for one in reports), default=0.0),
+        **{f"{name}_longest": max((one[name] for one in reports), default=0.0) for name in AFTERWARDS},
         "clean": bool(reports) and all(one["clean"] for one in reports),
     }

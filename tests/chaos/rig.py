@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import select
 
+from rotation.errors import Unavailable
 from rotation.states import PushBy, Stage
 from rotation.store.rules import ENDED_STATES
 from rotation.store.tables import credentials, rotations
 from tests.chaos.proxy import FaultProxy
 from tests.crash.nursery import Forked
-from tests.rigs import Rig
+from tests.rigs import PATIENCE, Rig
 from worker.sandbox.fleet import Tenant, add_tenants, tenants
 from worker.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
     from pathlib import Path
+
+    from sqlalchemy import Row
 
     from rotation.model import Server
     from tests.crash.nursery import Nursery
     from tests.processes import Process
     from tests.rigs import CustomersServer
 
+T = TypeVar("T")
 ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
 GRACES = (4.0, 10.0)
 EVERY = (20.0, 60.0)
 """Seconds, between which each resource has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """What has not come to its end, a line each for a person who wonders why. False when there is nothing."""
+
+    rotations: tuple[str, ...]
+    logins: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rotations or self.logins)
+
+    def lines(self) -> tuple[str, ...]:
+        return (*self.rotations, *self.logins)
 
 
 class ChaosRig(Rig):
@@ -61,29 +81,27 @@ class ChaosRig(Rig):
         push_by = self._chance.choice([PushBy.RESOURCE, PushBy.RESOURCE, PushBy.PRODUCT])
         return replace(any_of_them, name=name, push_by=push_by, login=replace(any_of_them.login, username=f"{name}_app"))
 
-    def is_settled(self) -> bool:
-        """Whether nothing is under way and every login has come to its end but the current ones. One question to the store."""
-        moving = select(
-            or_(
-                exists().where(rotations.c.state.not_in(ENDED_STATES)),
-                exists().where(credentials.c.stage.not_in(ENDS)),
-            )
-        )
-        with self.store.database.reading() as connection:
-            return not connection.scalar(moving)
+    def steadily(self, ask: Callable[[], T]) -> T:
+        """Ask the store again while it cannot be reached, as its server was restarted under our connections."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return ask()
+            except Unavailable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(self.look)
 
-    def moving(self) -> list[str]:
-        """What is under way, and what it waits for: for a person who wonders why it takes so long."""
+    def moving(self) -> Moving:
+        """What is under way, and what it waits for."""
+        of_rotations = select(rotations.c.id, rotations.c.state, rotations.c.tries, rotations.c.due_at, rotations.c.problem)
+        of_logins = select(credentials.c.username, credentials.c.stage, credentials.c.tries, credentials.c.due_at, credentials.c.problem)
         now = self.store.now()
-        rows = select(rotations.c.id, rotations.c.state, rotations.c.tries, rotations.c.due_at, rotations.c.problem)
-        logins = select(credentials.c.username, credentials.c.stage, credentials.c.tries, credentials.c.due_at, credentials.c.problem)
         with self.store.database.reading() as connection:
-            found = connection.execute(rows.where(rotations.c.state.not_in(ENDED_STATES))).all()
-            found += connection.execute(logins.where(credentials.c.stage.not_in(ENDS))).all()
-        return [
-            f"{name} {state}, tries {tries}, {'no date' if due_at is None else f'due in {(due_at - now).total_seconds():.1f} s'}: {problem}"
-            for name, state, tries, due_at, problem in found
-        ]
+            return Moving(
+                tuple(_told(row, now) for row in connection.execute(of_rotations.where(rotations.c.state.not_in(ENDED_STATES)))),
+                tuple(_told(row, now) for row in connection.execute(of_logins.where(credentials.c.stage.not_in(ENDS)))),
+            )
 
     def spoil(self, share: float) -> None:
         """So many of the connections through the proxies are spoilt from now on."""
@@ -113,3 +131,9 @@ class ChaosRig(Rig):
 
     def start_again(self, process: Process) -> Process:
         return self._start_process(process.name, process.command)
+
+
+def _told(row: Row[Any, Any, Any, Any, Any], now: datetime) -> str:
+    name, state, tries, due_at, problem = row
+    due = "without a date" if due_at is None else f"due in {(due_at - now).total_seconds():.1f} s"
+    return f"{name} {state}, tries {tries}, {due}: {problem}"

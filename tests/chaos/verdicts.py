@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from rotation.sensitive import Sensitive
 from rotation.states import Stage
 from rotation.store.rules import ENDED_STATES
-from rotation.store.tables import credentials, events, rotations
+from rotation.store.tables import attempts, credentials, events, rotations
 from tests.chaos.report import Spread
 from tests.promises import assert_every_move_was_recorded_once, is_crash
 from worker.sandbox.customers import Answer, address, knock
@@ -48,17 +48,19 @@ def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> 
 
 def count(report: Report, rig: ChaosRig, deeds: Deeds) -> None:
     """What there was."""
+    retired = select(func.count()).where(credentials.c.stage == Stage.RETIRED)
+    moves = select(events.c.at, events.c.rotation_id).where(events.c.actor.in_(OURS))
+    pushes = select(attempts.c.opened_at, attempts.c.rotation_id)
     with rig.store.database.reading() as connection:
         report.rotations.update(connection.scalars(select(rotations.c.state)))
-        report.retired = len(list(connection.scalars(select(credentials.c.id).where(credentials.c.stage == Stage.RETIRED))))
-        ours = select(events.c.at, events.c.rotation_id).where(events.c.actor.in_(OURS)).order_by(events.c.at)
-        told = connection.execute(ours).all()
-    report.next_act = Spread.of(next_acts(deeds.kills, [at.timestamp() for at, _ in told]))
-    by_rotation: dict[str, list[float]] = {}
-    for at, rotation_id in told:
-        by_rotation.setdefault(rotation_id, []).append(at.timestamp())
+        report.retired = connection.scalar(retired) or 0
+        acts = sorted((at.timestamp(), one or "") for at, one in (*connection.execute(moves), *connection.execute(pushes)))
+    report.next_act = Spread.of(next_acts(deeds.kills, [at for at, _ in acts]))
+    of_rotation: dict[str, list[float]] = {}
+    for at, rotation_id in acts:
+        of_rotation.setdefault(rotation_id, []).append(at)
     report.resumed = Spread.of(
-        after for kill in deeds.kills for one in kill.in_hand for after in next_acts([kill], by_rotation.get(one, ()))
+        after for kill in deeds.kills for one in kill.in_hand for after in next_acts([kill], of_rotation.get(one, ()))
     )
 
 
