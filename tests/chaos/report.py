@@ -70,12 +70,14 @@ class Report:
     early: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    stalled: list[str] = field(default_factory=list)
+    """Rotations in hand at a kill that nobody went on with for a minute."""
     broken: list[str] = field(default_factory=list)
     """Any other promise that was not kept."""
     next_act: Spread = field(default_factory=Spread)
     """From a kill to the next thing that anybody recorded."""
     resumed: Spread = field(default_factory=Spread)
-    """From a kill to the next record of each rotation that somebody had in hand then."""
+    """From a kill until somebody took the next step of each rotation that was in hand then, or tried to."""
     ended_seconds: float = 0.0
     """From the end of the chaos until no rotation was under way."""
     settled_seconds: float = 0.0
@@ -89,6 +91,7 @@ class Report:
             "a login was retired early": self.early,
             "an orphan was left": self.orphans,
             "a rotation was lost": self.lost,
+            "a rotation stood still": self.stalled,
             "a promise was broken": self.broken,
         }
         lines = [f"{what}: {one}" for what, ones in found.items() for one in ones]
@@ -96,8 +99,6 @@ class Report:
         lines += [f"nothing was {what}" for what, count in nothing.items() if not count]
         if self.next_act.longest > RESUMED_SECONDS:
             lines.append(f"after a kill nothing was done for {self.next_act.longest:.0f} s")
-        if self.resumed.longest > RESUMED_SECONDS:
-            lines.append(f"after a kill a rotation was not gone on with for {self.resumed.longest:.0f} s")
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class Report:
         """For a person."""
         ended = _counted(self.ended_by_themselves)
         logins = f"probes: {self.probes}, {self.probes_a_second:.1f} a second for each of {self.watched} resources"
-        broken = {"refused": self.refused, "early": self.early, "orphans": self.orphans, "lost rotations": self.lost, "other": self.broken}
+        kept = {"refused": self.refused, "early": self.early, "orphans": self.orphans, "lost": self.lost, "stalled": self.stalled}
         return [
             f"chaos on {self.resources} resources for {self.seconds:.0f} s (seed {self.seed})",
             f"rotations: {self.rotations.total()} ({_counted(self.rotations)}); logins retired: {self.retired}; asked for: {self.asked}",
@@ -121,7 +122,7 @@ class Report:
             f"from a kill to the next act: {self.next_act}",
             f"from a kill until a rotation in hand went on: {self.resumed}",
             f"after the chaos every rotation had ended in {self.ended_seconds:.1f} s, every login in {self.settled_seconds:.1f} s",
-            "broken promises: " + ", ".join(f"{what} {len(ones)}" for what, ones in broken.items()),
+            "; ".join(f"{what}: {len(ones)}" for what, ones in {**kept, "other broken promises": self.broken}.items()),
             *self.faults,
         ]
 
@@ -132,7 +133,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 SUMMED = ("kills", "freezes", "flushes", "processes_restarted", "asked", "retired", "probes", "unreachable", "seconds")
 COUNTED = ("rotations", "restarts", "vercel_faults", "spoilt_connections")
-LISTED = ("refused", "early", "orphans", "lost", "broken")
+LISTED = ("refused", "early", "orphans", "lost", "stalled", "broken")
 LONGEST = ("next_act", "resumed")
 AFTERWARDS = ("ended_seconds", "settled_seconds")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,8 +14,8 @@ from sqlalchemy import func, select
 from rotation.sensitive import Sensitive
 from rotation.states import Stage
 from rotation.store.rules import ENDED_STATES
-from rotation.store.tables import attempts, credentials, events, rotations
-from tests.chaos.report import Spread
+from rotation.store.tables import credentials, events, rotations
+from tests.chaos.report import RESUMED_SECONDS, Spread
 from tests.promises import assert_every_move_was_recorded_once, is_crash
 from worker.sandbox.customers import Answer, address, knock
 from worker.sandbox.fleet import ADMIN
@@ -47,21 +48,28 @@ def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> 
 
 
 def count(report: Report, rig: ChaosRig, deeds: Deeds) -> None:
-    """What there was."""
+    """What there was, and how soon it went on after each kill."""
     retired = select(func.count()).where(credentials.c.stage == Stage.RETIRED)
-    moves = select(events.c.at, events.c.rotation_id).where(events.c.actor.in_(OURS))
-    pushes = select(attempts.c.opened_at, attempts.c.rotation_id)
+    moves = select(events.c.at, events.c.rotation_id).where(events.c.actor.in_(OURS)).order_by(events.c.at)
     with rig.store.database.reading() as connection:
         report.rotations.update(connection.scalars(select(rotations.c.state)))
         report.retired = connection.scalar(retired) or 0
-        acts = sorted((at.timestamp(), one or "") for at, one in (*connection.execute(moves), *connection.execute(pushes)))
-    report.next_act = Spread.of(next_acts(deeds.kills, [at for at, _ in acts]))
-    of_rotation: dict[str, list[float]] = {}
-    for at, rotation_id in acts:
-        of_rotation.setdefault(rotation_id, []).append(at)
-    report.resumed = Spread.of(
-        after for kill in deeds.kills for one in kill.in_hand for after in next_acts([kill], of_rotation.get(one, ()))
-    )
+        recorded = [(at.timestamp(), one) for at, one in connection.execute(moves)]
+    report.next_act = Spread.of(next_acts(deeds.kills, [at for at, _ in recorded]))
+    acts: dict[str, list[float]] = {}
+    for at, rotation_id in sorted([(at, one) for at, one in recorded if one is not None] + list(setbacks(rig))):
+        acts.setdefault(rotation_id, []).append(at)
+    waited = [(after, one) for kill in deeds.kills for one in kill.in_hand for after in next_acts([kill], acts.get(one, ()))]
+    report.resumed = Spread.of(after for after, _ in waited)
+    report.stalled += [f"{one} for {after:.0f} s" for after, one in sorted(waited, reverse=True) if after > RESUMED_SECONDS]
+
+
+def setbacks(rig: ChaosRig) -> Iterator[tuple[float, str]]:
+    """When a worker tried a rotation's next step in vain, which the audit trail does not tell, by the logs."""
+    for process in rig.processes:
+        for line in process.lines():
+            if "rotation" in line and "problem" in line:
+                yield datetime.fromisoformat(line["timestamp"]).timestamp(), line["rotation"]
 
 
 def next_acts(kills: Iterable[Kill], acts: Sequence[float]) -> Iterator[float]:

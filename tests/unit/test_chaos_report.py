@@ -40,7 +40,7 @@ def test_a_report_is_clean_when_something_happened_and_no_promise_was_broken() -
         (replace(KEPT, kills=0), "nothing was killed"),
         (replace(KEPT, unreachable=100), "nothing was tried by customers"),
         (replace(KEPT, next_act=Spread(1, 61.0, 61.0, 61.0)), "after a kill nothing was done for 61 s"),
-        (replace(KEPT, resumed=Spread(1, 61.0, 61.0, 61.0)), "after a kill a rotation was not gone on with for 61 s"),
+        (replace(KEPT, stalled=["rot_7 for 61 s"]), "a rotation stood still: rot_7 for 61 s"),
     ],
 )
 def test_a_report_is_not_clean_when(report: Report, fault: str) -> None:
