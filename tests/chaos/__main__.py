@@ -25,7 +25,7 @@ from tests.chaos.rig import ChaosRig
 from tests.chaos.supervisor import Supervisor
 from tests.crash.nursery import Nursery
 from tests.rigs import prepared
-from worker.durations import parse_duration
+from worker.durations import format_duration, parse_duration
 from worker.sandbox.postgresql import PrivatePostgresql
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--for", dest="lasts", type=parse_duration, default=timedelta(minutes=10), help="how long, e.g. 3m (10m)")
-    parser.add_argument("--resources", type=int, help=f"how many ({RESOURCES}; {FEWER} in less than {SHORT})")
+    parser.add_argument("--resources", type=int, help=f"how many ({RESOURCES}; {FEWER} in less than {format_duration(SHORT)})")
     parser.add_argument("--watched", type=int, default=WATCHED, help=f"of how many of them the customers log in all the time ({WATCHED})")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="of all draws; printed at the end")
     parser.add_argument("--json", action="store_true", help="the report as JSON, on the standard output")

@@ -122,7 +122,7 @@ class FaultProxy:
             pass  # one side went away, or this was the plan
         finally:
             for writer in (client, server):
-                if plan.happened and plan.fault is Fault.RESET:
+                if plan.happened and plan.fault is Fault.RESET and not writer.is_closing():
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
                 writer.close()
 
@@ -162,6 +162,8 @@ async def _spoil(to: asyncio.StreamWriter, rest: bytes, plan: Plan) -> None:
 
 
 async def _send(to: asyncio.StreamWriter, chunk: bytes) -> None:
-    if chunk and not to.is_closing():
-        to.write(chunk)
-        await to.drain()
+    """Raises `ConnectionError` when nobody is there any more."""
+    if to.is_closing():
+        raise ConnectionResetError
+    to.write(chunk)
+    await to.drain()
