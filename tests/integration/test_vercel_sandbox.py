@@ -268,6 +268,18 @@ def test_a_body_of_unknown_or_excessive_length_is_refused(vercel: SandboxVercel,
 # The inspection surface
 
 
+@pytest.mark.parametrize(
+    "kept", [len("PUT /v1/inst"), -len("_good\r\n\r\n"), -len("\r\n")], ids=["its first line", "its token", "its headers"]
+)
+def test_a_request_that_ends_in_the_middle_of_its_head_is_no_request(vercel: SandboxVercel, kept: int) -> None:
+    head = f"PUT {BY_RESOURCE} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nAuthorization: Bearer tok_good\r\n\r\n"
+    with connected(vercel) as connection:
+        connection.sendall(head.encode()[:kept])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1024) == b""
+    assert vercel.world.history() == []
+
+
 def test_the_inspection_surface_wants_its_own_token(http: httpx.Client, vercel: SandboxVercel) -> None:
     assert http.get("/sandbox/health").status_code == 200
     assert http.get("/sandbox/history").status_code == 401

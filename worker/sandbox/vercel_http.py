@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import io
 import json
 import socket
 import struct
@@ -44,6 +45,17 @@ class ClosedError(Exception):
     """The connection ends without a proper answer."""
 
 
+class _Lines(io.BufferedReader):
+    """What comes in on a connection. `whole`: the last line that was read has its end; where the connection ends, it has none."""
+
+    whole = True
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        self.whole = line.endswith(b"\n")
+        return line
+
+
 class VercelHandler(BaseHTTPRequestHandler):
     """One connection to the local Vercel. Subclassed by the server with its world, admin token and the event that it closes."""
 
@@ -52,7 +64,20 @@ class VercelHandler(BaseHTTPRequestHandler):
     closing: threading.Event
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    rbufsize = 0
     timeout = 300
+
+    def setup(self) -> None:
+        """Make the connection ready."""
+        super().setup()
+        self._lines = _Lines(self.rfile)
+        self.rfile = self._lines
+
+    def parse_request(self) -> bool:
+        """Read the head of a request. One that ends in the middle is none, as to every server: half a token must not be answered 401."""
+        parsed = self._lines.whole and super().parse_request() and self._lines.whole
+        self.close_connection = self.close_connection or not parsed
+        return parsed
 
     def answer(self) -> None:
         """Read a request, find what it asks for, send the reply."""
