@@ -132,7 +132,7 @@ def not_dead(rig: ChaosRig, customers: Customers) -> Iterator[str]:
     with ThreadPoolExecutor(KNOCKERS) as pool:
         for name, answer in zip(doors, pool.map(knock, doors.values()), strict=True):
             if answer is not Answer.REFUSED:
-                yield f"{name} is retired, and was {answer}"
+                yield f"{name} is not current, and was {answer}"
 
 
 def badly_recorded(rig: ChaosRig) -> Iterator[str]:
