@@ -37,6 +37,8 @@ SPOILT = 0.25
 AWAY = (0.0, 2.5)
 """Seconds for which a server or the broker is away beyond what its start takes."""
 FROZEN = (1.2 * CLAIM_SECONDS, 3 * CLAIM_SECONDS)
+LATE = {FaultKind.HANG: 3.0, FaultKind.DELAY: 2.0}
+"""Seconds at most. A delayed push is applied after them: together with the proxy's they stay below the server allowance."""
 EMERGENCIES, BY_VERCEL = 0.15, 0.3
 """The shares of the triggers."""
 
@@ -176,7 +178,7 @@ class Mayhem:
             case FaultKind.ANSWER:
                 return ScriptedFault(FaultKind.ANSWER, self._chance.choice([500, 502, 503]), applies)
             case FaultKind.HANG | FaultKind.DELAY as kind:
-                return ScriptedFault(kind, applies=applies, seconds=self._chance.uniform(0.3, 3.0))
+                return ScriptedFault(kind, applies=applies, seconds=self._chance.uniform(0.3, LATE[kind]))
             case FaultKind.DRIP:
                 return ScriptedFault(FaultKind.DRIP, seconds=0.05)
             case kind:

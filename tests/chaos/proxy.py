@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 CHUNK = 64 * 1024
+DRIPPED = 40
+"""Bytes."""
 LATEST = 6_000
 """Bytes, of both directions together, after which a connection is spoilt at the latest: some handshakes and some calls."""
-DRIP_SECONDS = 0.05
+LONGEST_LATE = 1.5
+"""Seconds by which bytes come late at most. What is late by more than the server allowance would break a promise that nobody gave."""
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
 
 
@@ -38,7 +41,7 @@ class Fault(StrEnum):
     HALF_CLOSE = "half_close"
     """The side that is sent to is told that nothing more comes; the other direction goes on."""
     DRIP = "drip"
-    """What comes next comes byte by byte."""
+    """What comes next comes byte by byte, for a while."""
     CUT = "cut"
     """Both sides are told that nothing more comes."""
 
@@ -57,7 +60,7 @@ def drawn(chance: random.Random, share: float) -> Plan:
     """A fault for so many of the connections."""
     if chance.random() >= share:
         return Plan()
-    return Plan(chance.choice(list(Fault)), chance.randrange(LATEST), chance.uniform(0.1, 3.0))
+    return Plan(chance.choice(list(Fault)), chance.randrange(LATEST), chance.uniform(0.1, LONGEST_LATE))
 
 
 class FaultProxy:
@@ -152,9 +155,11 @@ async def _spoil(to: asyncio.StreamWriter, rest: bytes, plan: Plan) -> None:
             await asyncio.sleep(plan.seconds)
             await _send(to, rest)
         case Fault.DRIP:
-            for byte in rest:
+            for byte in rest[:DRIPPED]:
                 await _send(to, bytes((byte,)))
-                await asyncio.sleep(DRIP_SECONDS)
+                await asyncio.sleep(plan.seconds / DRIPPED)
+            if len(rest) > DRIPPED:
+                await _send(to, rest[DRIPPED:])
         case Fault.HALF_CLOSE:
             to.write_eof()
         case Fault.RESET | Fault.CUT:

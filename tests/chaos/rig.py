@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
+ALLOWANCE_SECONDS = 6.0
+"""More than the longest delays of the proxy and of Vercel together, on a machine that is busy."""
 GRACES = (4.0, 10.0)
 EVERY = (20.0, 60.0)
 """Seconds, between which each resource has its own."""
@@ -120,7 +122,11 @@ class ChaosRig(Rig):
         return url
 
     def _environment(self, data: Path) -> dict[str, str]:
-        return {**super()._environment(data), f"{PREFIX}VERCEL_API_URL": f"http://127.0.0.1:{self.before_vercel.port}"}
+        ours = {
+            "VERCEL_API_URL": f"http://127.0.0.1:{self.before_vercel.port}",
+            "SERVER_ALLOWANCE_SECONDS": f"{ALLOWANCE_SECONDS:g}",
+        }
+        return {**super()._environment(data), **{PREFIX + name: value for name, value in ours.items()}}
 
     def _start_process(self, name: str, arguments: Sequence[str]) -> Process:
         log = self.directory / f"{name}-{len(self.processes)}.log"
