@@ -218,15 +218,17 @@ class Rig:
         return started
 
     def holder(self, rotation_id: str) -> Process:
-        """The worker that recorded the latest step of a rotation."""
-        steps = [
+        """The worker that recorded the latest step of a rotation. It tells of a step right after it is on record."""
+        self.wait(f"a worker tells of {rotation_id}", lambda: self._steps_of(rotation_id))
+        return self.processes[max(self._steps_of(rotation_id))[1]]
+
+    def _steps_of(self, rotation_id: str) -> list[tuple[object, int]]:
+        return [
             (line["timestamp"], number)
             for number, process in enumerate(self.processes)
             for line in process.lines()
             if line.get("rotation") == rotation_id and str(line["event"]).startswith("rotation_")
         ]
-        assert steps, f"no worker has taken a step of {rotation_id}\n{self.last_words()}"
-        return self.processes[max(steps)[1]]
 
     def forget_hints(self) -> None:
         """Wipe the broker."""

@@ -16,6 +16,7 @@ from tests.processes import eventually
 from tests.rigs import PATIENCE, Rig, prepared
 from worker.consumer import LOOKING
 from worker.queues import Queue
+from worker.sandbox.postgresql import PrivatePostgresql
 from worker.tasks import ADVANCE_ROTATIONS
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 
     from rotation.model import Resource
     from tests.processes import Process
-    from worker.sandbox.postgresql import PrivatePostgresql
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("broker messages")]
 STEERING = sorted(set(Panel.data) - LOOKING)
 
 
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory, postgresql: PrivatePostgresql) -> Iterator[Rig]:
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """On a server of its own: a rig makes its own admin."""
     directory = tmp_path_factory.mktemp("broker-messages")
-    with Rig(directory, [prepared("customers", postgresql, directory)]) as rig:
+    with PrivatePostgresql(directory / "postgresql") as postgresql, Rig(directory, [prepared("customers", postgresql, directory)]) as rig:
         rig.start(workers=1, beats=0)
         yield rig
 
