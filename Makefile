@@ -62,7 +62,8 @@ lint-compose: ## docker-compose.yml as Docker reads it, where a Docker Compose i
 	elif command -v docker-compose >/dev/null; then docker-compose config --quiet; \
 	else echo 'lint-compose: no Docker Compose here; the tests hold the file against the schema'; fi
 
-ci: lint test ## what CI runs: lint and test
+ci: lint test ## what CI runs: lint, test, and ten thousand worlds
+	@$(MAKE) --no-print-directory sim SEEDS=10000
 
 crash: linux dev ## a real worker dies at every boundary, and must have lost nothing (SAMPLE=60 SEED=1 for some)
 	@$(VENV) -m tests.crash $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rotation.states import ResourceState, RotationState, Stage, Trigger
 from tests.fakes.engine import fake_verifier
+from tests.simulation.clocks import START
 from tests.simulation.violations import Violation
 from tests.world import login_of
 
@@ -59,10 +60,9 @@ class Oracle:
         """A person may have given an old one a new end, which is told to him as a date."""
         for one in self._world.rows.credentials.values():
             if one.resource_id == resource_id and one.unblock_until is not None and one.grace_ends_at is not None:
-                ends_in = (one.grace_ends_at - self._world.store_clock.now()).total_seconds()
                 end = self.promised.get(one.username)
                 if end is not None:
-                    self.promised[one.username] = max(end, self._world.time.seconds + ends_in)
+                    self.promised[one.username] = max(end, (one.grace_ends_at - START).total_seconds())
 
     def left(self, resource_id: str) -> None:
         """The resource is no customer's any more: nothing of it is promised."""
