@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 from rotation import generations
 from rotation.cases import Move
 from rotation.errors import Refused
-from rotation.model import Event, Request, Rotation, new_id
-from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
+from rotation.model import Event
+from rotation.replacements import gone_past, replacement
+from rotation.requests import Asked
+from rotation.states import ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from rotation.cases import ResourceCase
-    from rotation.model import Credential
+    from rotation.model import Credential, Rotation
     from rotation.ports import Ports
 
 PROVED_BY_LOGIN = frozenset({Stage.CURRENT, Stage.PREVIOUS, Stage.BLOCKED})
@@ -47,15 +49,9 @@ def abandon_key(resource_id: str, key_id: str, actor: str, why: str, ports: Port
 
     def decide(case: ResourceCase) -> tuple[Move | None, Loss | None]:
         lost = tuple(one for one in case.credentials if _sealed_by(one, key_id, ports))
-        return _gone_past(case, lost, key_id, _Words(actor, why), ports) if lost else (None, None)
+        return _gone_past(case, lost, key_id, Asked(Trigger.MANUAL, actor, why), ports) if lost else (None, None)
 
     return ports.store.amend(resource_id, decide)
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    actor: str
-    why: str
 
 
 def _sealed_by(credential: Credential, key_id: str, ports: Ports) -> bool:
@@ -68,13 +64,14 @@ def _sealed_by(credential: Credential, key_id: str, ports: Ports) -> bool:
     return False
 
 
-def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, words: _Words, ports: Ports) -> tuple[Move, Loss]:
+def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, asked: Asked, ports: Ports) -> tuple[Move, Loss]:
     under_way = case.open_rotation
-    ended = None if under_way is None or all(one.id != under_way.credential_id for one in lost) else _ended(under_way, case, words.why)
+    holds_lost = under_way is not None and under_way.credential_id in {one.id for one in lost}
+    ended = gone_past(under_way, case.now, asked.reason) if under_way is not None and holds_lost else None
     current_is_lost = any(one.stage is Stage.CURRENT for one in lost)
     stays = case.resource.state not in (ResourceState.LEAVING, ResourceState.GONE)
     replaced = stays and (ended is not None or (current_is_lost and under_way is None))
-    rotation, requested = _replacement(case, words, ports) if replaced else (None, None)
+    rotation, requested = replacement(case, asked, case.now, ports) if replaced else (None, None)
     loss = Loss(
         logins=len(lost),
         unprovable=sum(one.stage in PROVED_BY_LOGIN or _passed_over(one, ended) for one in lost),
@@ -83,7 +80,7 @@ def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, wo
     )
     is_new = rotation is not None and case.requested_rotation is None
     return Move(
-        event=Event("key_abandoned", words.actor, words.why, _detail(loss, key_id, ended)),
+        event=Event("key_abandoned", asked.actor, asked.reason, _detail(loss, key_id, ended)),
         rotation=None if is_new else rotation,
         superseded=ended,
         new_rotation=rotation if is_new else None,
@@ -91,12 +88,6 @@ def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, wo
         new_requests=() if requested is None else (requested,),
         schedule=replace(case.resource.schedule, next_rotation_at=None, reason="a rotation is under way") if replaced else None,
     ), loss
-
-
-def _ended(rotation: Rotation, case: ResourceCase, why: str) -> Rotation:
-    """Before the offer it can be given up; after it Vercel may hold its login, so that it can only be gone past."""
-    state = RotationState.FAILED if rotation.state in BEFORE_OFFER else RotationState.SUPERSEDED
-    return replace(rotation, state=state, ended_at=case.now, due_at=None, tries=0, problem=why, advice="", alarm=None)
 
 
 def _passed_over(credential: Credential, ended: Rotation | None) -> bool:
@@ -110,30 +101,6 @@ def _without_secrets(credential: Credential, ended: Rotation | None, case: Resou
     if ended.state is RotationState.SUPERSEDED:
         return generations.passed_over(emptied, case.now)
     return generations.discarded(emptied, case.now + ports.terms.claim)
-
-
-def _replacement(case: ResourceCase, words: _Words, ports: Ports) -> tuple[Rotation, Request]:
-    """The rotation that is asked for already, which must mint a new login by now, or a new one; with one more request for it."""
-    waiting = case.requested_rotation
-    if waiting is None:
-        waiting = Rotation(
-            id=new_id("rot", case.now, ports.entropy.bytes(8)),
-            resource_id=case.resource.id,
-            revision=case.resource.revision,
-            state=RotationState.REQUESTED,
-            urgent=True,
-            requested_at=case.now,
-        )
-    request = Request(
-        id=new_id("req", case.now, ports.entropy.bytes(8)),
-        resource_id=case.resource.id,
-        trigger=Trigger.MANUAL,
-        actor=words.actor,
-        received_at=case.now,
-        reason=words.why,
-        rotation_id=waiting.id,
-    )
-    return replace(waiting, urgent=True, credential_id=None, due_at=case.now, reserved_at=None), request
 
 
 def _detail(loss: Loss, key_id: str, ended: Rotation | None) -> tuple[tuple[str, str | int | bool | None], ...]:

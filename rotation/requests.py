@@ -151,8 +151,8 @@ def push_again(resource_id: str, actor: str, reason: str, ports: Ports) -> Recei
             raise Conflict(f"{case.resource.name} has no credential yet: `rollover rotate {case.resource.name}` makes one")
         if case.requested_rotation is not None:
             return None, Received(Reception.JOINED, case.requested_rotation.id)
-        rotation = replace(_new_rotation(case, ports, urgent=True), credential_id=current.id)
-        request = replace(_request(case, Asked(Trigger.MANUAL, actor, reason), ports), rotation_id=rotation.id)
+        rotation = replace(new_rotation(case, ports, urgent=True), credential_id=current.id)
+        request = replace(new_request(case, Asked(Trigger.MANUAL, actor, reason), ports), rotation_id=rotation.id)
         detail = (("rotation", rotation.id), ("credential", current.id))
         move = Move(event=Event("push_requested", actor, reason, detail), new_rotation=rotation, new_requests=(request,))
         return move, Received(Reception.OPENED if case.open_rotation is None else Reception.FOLLOWS, rotation.id, request.id)
@@ -191,10 +191,10 @@ def _receive(case: ResourceCase, asked: Asked, ports: Ports) -> tuple[Move | Non
         reason = "a rotation is being pushed: a schedule changes nothing"
         return Move(event=_event("request_ignored", asked, None), schedule=_no_date(case, reason)), Received(Reception.NOTHING, None)
     joined = case.requested_rotation if open_rotation is None or offered else open_rotation
-    request = _request(case, asked, ports)
+    request = new_request(case, asked, ports)
     if joined is not None:
         return _join(case, joined, request, asked)
-    rotation = _new_rotation(case, ports, urgent=asked.trigger is not Trigger.SCHEDULE)
+    rotation = new_rotation(case, ports, urgent=asked.trigger is not Trigger.SCHEDULE)
     move = Move(
         event=_event("rotation_requested", asked, rotation.id),
         new_rotation=rotation,
@@ -373,10 +373,11 @@ def extend(resource_id: str, credential_id: str, grace: timedelta, actor: str, p
     return ports.store.amend(resource_id, decide)
 
 
-# -- small words
+# -- rows and small words
 
 
-def _new_rotation(case: ResourceCase, ports: Ports, *, urgent: bool) -> Rotation:
+def new_rotation(case: ResourceCase, ports: Ports, *, urgent: bool) -> Rotation:
+    """A rotation of the resource that is asked for, and due now."""
     return Rotation(
         id=new_id("rot", case.now, ports.entropy.bytes(8)),
         resource_id=case.resource.id,
@@ -388,7 +389,8 @@ def _new_rotation(case: ResourceCase, ports: Ports, *, urgent: bool) -> Rotation
     )
 
 
-def _request(case: ResourceCase, asked: Asked, ports: Ports) -> Request:
+def new_request(case: ResourceCase, asked: Asked, ports: Ports) -> Request:
+    """What was asked for, as it is kept. Which rotation answers it is still to be said."""
     return Request(
         id=new_id("req", case.now, ports.entropy.bytes(8)),
         resource_id=case.resource.id,

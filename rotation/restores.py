@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING
 
 from rotation import generations
 from rotation.cases import Deadline, Move
-from rotation.model import Credential, Event, Request, Rotation, new_id
-from rotation.states import BEFORE_OFFER, ResourceState, RotationState, Stage, Trigger
+from rotation.model import Credential, Event
+from rotation.replacements import gone_past, replacement
+from rotation.requests import Asked
+from rotation.states import ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rotation.cases import ResourceCase
-    from rotation.model import KnownLogin
+    from rotation.model import KnownLogin, Rotation
     from rotation.ports import Ports
 
 
@@ -42,12 +44,6 @@ class Restored:
     rotation_id: str | None
     paused: bool
     """A person holds it back, so that nothing goes on before `resume`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    actor: str
-    why: str
 
 
 def bring_on(resource_id: str, unknown: Sequence[KnownLogin], actor: str, why: str, ports: Ports) -> Restored | None:
@@ -67,21 +63,22 @@ def bring_on(resource_id: str, unknown: Sequence[KnownLogin], actor: str, why: s
         nothing = not new and case.open_rotation is None and not case.resource.held_because
         if nothing or case.resource.state is ResourceState.GONE:
             return None, None
-        return _brought_on(case, new, present, _Words(actor, why), ports)
+        return _brought_on(case, new, present, Asked(Trigger.MANUAL, actor, why), ports)
 
     return ports.store.amend(resource_id, decide)
 
 
 def _brought_on(
-    case: ResourceCase, new: Sequence[KnownLogin], present: frozenset[str], words: _Words, ports: Ports
+    case: ResourceCase, new: Sequence[KnownLogin], present: frozenset[str], asked: Asked, ports: Ports
 ) -> tuple[Move, Restored]:
     held = bool(case.resource.held_because)
     leaves = case.resource.state is ResourceState.LEAVING
-    passed = None if case.open_rotation is None or leaves else _passed(case.open_rotation, case, words.why)
+    passed = None if case.open_rotation is None or leaves else gone_past(case.open_rotation, case.now, asked.reason)
     gone = [one for one in case.credentials if one.username not in present and one.stage in (Stage.CURRENT, Stage.PREVIOUS)] if new else []
     found = _found(case, new, gone)
     replaced = not leaves and (passed is not None or bool(found))
-    rotation, request = _replacement(case, words, ports) if replaced else (None, None)
+    settled_at = case.now + ports.terms.call_deadline + ports.terms.server_allowance
+    rotation, request = replacement(case, asked, settled_at, ports) if replaced else (None, None)
     is_new = rotation is not None and case.requested_rotation is None
     changed = {one.id: one for one in generations.with_time_to_undo_over(case.credentials, case.now)} if held else {}
     changed |= {one.id: _ended(one, case) for one in gone}
@@ -96,7 +93,7 @@ def _brought_on(
     )
     detail = (("found", len(found)), ("passed", restored.passed_rotation_id), ("rotation", restored.rotation_id))
     return Move(
-        event=Event("resource_restored", words.actor, words.why, detail),
+        event=Event("resource_restored", asked.actor, asked.reason, detail),
         resource_state=ResourceState.ACTIVE if held else None,
         superseded=passed,
         rotation=None if is_new else rotation,
@@ -106,11 +103,6 @@ def _brought_on(
         found=found,
         schedule=replace(case.resource.schedule, next_rotation_at=None, reason="a rotation is under way") if replaced else None,
     ), restored
-
-
-def _passed(rotation: Rotation, case: ResourceCase, why: str) -> Rotation:
-    state = RotationState.FAILED if rotation.state in BEFORE_OFFER else RotationState.SUPERSEDED
-    return replace(rotation, state=state, ended_at=case.now, due_at=None, tries=0, problem=why, advice="")
 
 
 def _of_passed(rotation: Rotation, case: ResourceCase, present: frozenset[str], ports: Ports) -> tuple[Credential, ...]:
@@ -159,26 +151,3 @@ def _row(case: ResourceCase, login: KnownLogin, generation: int) -> Credential:
         due_at=ends_at,
         found_at=case.now,
     )
-
-
-def _replacement(case: ResourceCase, words: _Words, ports: Ports) -> tuple[Rotation, Request]:
-    """The rotation that is asked for already, which must mint a new login by now, or a new one; with one more request for it."""
-    settled_at = case.now + ports.terms.call_deadline + ports.terms.server_allowance
-    waiting = case.requested_rotation or Rotation(
-        id=new_id("rot", case.now, ports.entropy.bytes(8)),
-        resource_id=case.resource.id,
-        revision=case.resource.revision,
-        state=RotationState.REQUESTED,
-        urgent=True,
-        requested_at=case.now,
-    )
-    request = Request(
-        id=new_id("req", case.now, ports.entropy.bytes(8)),
-        resource_id=case.resource.id,
-        trigger=Trigger.MANUAL,
-        actor=words.actor,
-        received_at=case.now,
-        reason=words.why,
-        rotation_id=waiting.id,
-    )
-    return replace(waiting, urgent=True, credential_id=None, due_at=settled_at, reserved_at=None), request

@@ -44,11 +44,12 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One safeguard left out. `what` says which; `replacements` how."""
+    """One safeguard left out. `what` says which; `replacements` how; `argued` why no world can show it, and what holds it instead."""
 
     name: str
     what: str
     replacements: tuple[Replacement, ...]
+    argued: str = ""
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -265,7 +266,7 @@ def _joins_what_is_offered(case: Any, asked: Any, ports: Ports) -> object:
     if rotation is None or rotation.state is not RotationState.OFFERED or case.keyed_request is not None:
         return RECEIVE(case, asked, ports)
     requests._refuse_unless_active(case.resource)
-    return requests._join(case, rotation, requests._request(case, asked, ports), asked)
+    return requests._join(case, rotation, requests.new_request(case, asked, ports), asked)
 
 
 RECEIVE = requests._receive
@@ -365,7 +366,12 @@ def mutants() -> Mapping[str, Mutant]:
             "withdraws-strangers", "only a login with our marker is removed", (Replacement(FakeEngine, "withdraw", _withdraws_anybody),)
         ),
         Mutant("no-proof", "retired means proved", (Replacement(FakeEngine, "prove_refused", _proves_nothing),)),
-        Mutant("no-unique-index", "one open rotation a resource", (Replacement(Memory, "_check_unique", _unique_is_not_checked),)),
+        Mutant(
+            "no-unique-index",
+            "one open rotation a resource",
+            (Replacement(Memory, "_check_unique", _unique_is_not_checked),),
+            argued="a transaction of the simulated store is one instant; tests/integration/test_store_races.py holds it on real ones",
+        ),
         Mutant("audit-apart", "a move and its event are one transaction", (Replacement(Memory, "_append", _sometimes_not_recorded),)),
         Mutant("claims-for-ever", "a claim ends by itself", (Replacement(Hold, "free", _never_free),)),
         Mutant("hints-for-ever", "what was sent and not taken is sent again", (Replacement(Hold, "hinted", _hinted_for_ever),)),
@@ -381,6 +387,11 @@ def mutants() -> Mapping[str, Mutant]:
         ),
         Mutant(
             "unblocks-once", "a login that was let in again is let in once more", (Replacement(retirement, "_unblock", _unblocks_once),)
+        ),
+        Mutant(
+            "heals-unannounced",
+            "nobody removes a login while somebody may be making it again",
+            (Replacement(retirement, "_mended", lambda _: None),),
         ),
         Mutant("fails-the-superseding", "what went past another must complete", (Replacement(endings, "superseding", lambda _: False),)),
         Mutant(
