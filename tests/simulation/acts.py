@@ -14,6 +14,7 @@ from rotation.states import Stage, Trigger
 from tests.simulation import conditions
 from tests.simulation.boundaries import LAST_BOUNDARY
 from tests.simulation.oracle import ENDED_STAGES
+from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +73,10 @@ def go_on_with_credential(_: World, row_id: str, ports: Ports) -> None:
     driver.advance(retirement.STORY, row_id, ports)
 
 
+def sample_use(_: World, name: str, ports: Ports) -> None:
+    health.sample_use(name, ports)
+
+
 def look_after(world: World, name: str, ports: Ports) -> None:
     world.messages.extend(("login", one) for one in health.look_after(name, ports))
 
@@ -83,6 +88,7 @@ def heal(_: World, row_id: str, ports: Ports) -> None:
 TASKS: Mapping[str, Callable[[World, str, Ports], None]] = {
     "rotation": go_on_with_rotation,
     "credential": go_on_with_credential,
+    "use": sample_use,
     "server": look_after,
     "login": heal,
 }
@@ -99,6 +105,7 @@ def sweep(world: World, ports: Ports) -> None:
     store = ports.store
     world.messages.extend(("rotation", one) for one in store.due_rotations(BATCH, urgent=True))
     world.messages.extend(("credential", one) for one in store.due_credentials(BATCH))
+    world.messages.extend(("use", one) for one in store.due_servers(BATCH))
     world.messages.extend(("server", one) for one in store.due_looks(BATCH))
     requests.request_due(ports, BATCH)
     world.messages.extend(("rotation", one) for one in store.due_rotations(BATCH, urgent=False))
@@ -161,6 +168,7 @@ def resume(world: World) -> None:
 
 def leave(world: World) -> None:
     resource_id, ends_in = _any_resource(world), world.draw.choice((timedelta(0), timedelta(hours=1), None))
+    world.leaving_in[resource_id].append(ends_in)
     world.start(world.desk, "leave", lambda ports: requests.leave(resource_id, "test", "", ports, ends_in=ends_in))
 
 
@@ -172,8 +180,11 @@ def extend(world: World) -> None:
     grace = world.draw.choice((timedelta(minutes=1), timedelta(hours=1), timedelta(hours=3)))
 
     def give_new_end(ports: Ports) -> None:
-        requests.extend(credential.resource_id, credential.id, grace, "test", ports)
+        began_at = world.store_clock.now()
+        ends_at = requests.extend(credential.resource_id, credential.id, grace, "test", ports)
         world.tell(f"  {credential.username} goes on for {grace}")
+        if ends_at < began_at + grace and not world.clocks_were_wrong:
+            raise Violation("I2", f"{credential.username} goes on until {ends_at}, and {grace} were asked for at {began_at}")
 
     world.start(world.desk, "extend", give_new_end)
 
@@ -242,6 +253,7 @@ def jump(world: World) -> None:
     clocks = [one.clock for one in world.workers] + [world.store_clock] * 3
     chosen = world.draw.randrange(len(clocks) + len(servers))
     if chosen < len(clocks):
+        world.clocks_were_wrong = world.clocks_were_wrong or seconds != 0
         if seconds:  # two clocks that are wrong by the same cannot be told from right ones: one kind is wrong at a time
             for one in clocks:
                 one.ahead = one.ahead if (one is world.store_clock) is (clocks[chosen] is world.store_clock) else 0.0
@@ -287,7 +299,12 @@ def fail_over(world: World) -> None:
             del place.roles[one.username]
         else:
             place.roles[one.username] = was
-        (world.returned if one.stage in ENDED_STAGES else world.lost).add(one.username)
+        if one.stage not in ENDED_STAGES:
+            world.lost[one.username] = server
+            if was is not None and now is None:
+                world.brought_back[one.username] = server
+        elif was is not None:
+            world.returned.add(one.username)
     place.sessions.clear()
     world.dirty = True
 

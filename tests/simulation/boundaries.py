@@ -31,6 +31,7 @@ WRITES = (
     "note_astray",
     "begin_mending",
     "end_mending",
+    "raise_alarm",
 )
 READS = (
     "now",

@@ -6,6 +6,7 @@ was requested, from the policy, and from the true time at which Vercel took a va
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from tests.simulation.violations import Violation
 from tests.world import login_of
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
     from rotation.model import Credential, Policy, Request, Resource, Rotation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOR_EVER = float("inf")
 ENDED_STAGES = frozenset({Stage.RETIRED, Stage.DISCARDED})
+KEPT_STAGES = frozenset({Stage.CURRENT, Stage.PREVIOUS})
 LEFT = frozenset({ResourceState.LEAVING, ResourceState.GONE})
 
 
@@ -33,6 +34,10 @@ class Oracle:
     def __init__(self, world: World) -> None:
         self._world = world
         self.promised: dict[str, float] = {}
+        self.verifiers: dict[str, str] = {}
+        """What a database must hold of each login that Vercel ever held."""
+        self.reopening: set[str] = set()
+        """Logins that had ended, or were about to, when a person gave them a new end: they are let in again in a while."""
         self.departed: set[str] = set()
         self.logins: dict[str, tuple[str, str]] = {}
         """User name and verifier by URL, since parsing is slow and values are pushed many times."""
@@ -43,7 +48,8 @@ class Oracle:
         """Vercel took something: what it holds now is promised to work until a successor is acknowledged."""
         values = self._world.sink.held.get((resource.spec.installation_id, resource.spec.external_id))
         if values is not None and not self._left(resource.id):
-            self.promised.setdefault(self.login(values)[0], FOR_EVER)
+            username, self.verifiers[username] = self.login(values)
+            self.promised.setdefault(username, FOR_EVER)
 
     def completed(self, rotation: Rotation, requests: Sequence[Request], policy: Policy, now: float) -> None:
         """A successor was acknowledged at that time: those before it are promised their grace from then on."""
@@ -52,41 +58,79 @@ class Oracle:
             end = self.promised.get(one.username)
             if one.resource_id != rotation.resource_id or one.id == rotation.credential_id or end is None:
                 continue
+            if one.compromised and not self._in_an_emergency(rotation.resource_id):
+                raise Violation("I2", f"{one.username} is called compromised, and nobody has said so")
             own_end = now if one.compromised else now + grace.total_seconds()
             if end == FOR_EVER or ((explicit or one.compromised) and own_end < end):
                 self.promised[one.username] = own_end
 
     def amended(self, resource_id: str) -> None:
         """A person may have given an old one a new end, which is told to him as a date."""
-        for one in self._world.rows.credentials.values():
+        world = self._world
+        for one in world.rows.credentials.values():
             if one.resource_id == resource_id and one.unblock_until is not None and one.grace_ends_at is not None:
                 end = self.promised.get(one.username)
-                if end is not None:
-                    self.promised[one.username] = max(end, (one.grace_ends_at - START).total_seconds())
+                if end is None:
+                    continue
+                if end - world.clock_slack <= world.time.seconds or not self._works(one.username, world.server_of[resource_id]):
+                    self.reopening.add(one.username)
+                self.promised[one.username] = max(end, (one.grace_ends_at - START).total_seconds())
 
-    def left(self, resource_id: str) -> None:
-        """The resource is no customer's any more: nothing of it is promised."""
+    def left(self, resource_id: str, at: float, ends_in: Iterable[timedelta | None]) -> None:
+        """The resource left then: Vercel is promised nothing any more, and its logins the shortest of these times; None: they stay.
+
+        By a clock that is wrong the end is a date that nobody was promised.
+        """
+        if resource_id in self.departed:
+            return
         self.departed.add(resource_id)
-        for one in self._world.rows.credentials.values():
-            if one.resource_id == resource_id:
-                self.promised.pop(one.username, None)
+        world = self._world
+        ends = [at + one.total_seconds() for one in ends_in if one is not None]
+        end = 0.0 if world.store_clock.ahead else min(ends, default=FOR_EVER)
+        for one in world.rows.credentials.values():
+            if one.resource_id == resource_id and one.username in self.promised:
+                self.promised[one.username] = min(self.promised[one.username], end)
 
     # -- whether it is kept
 
     def check(self) -> None:
         """The promises that must hold at any instant. Raises `Violation`."""
+        self._note_what_is_right_again()
         self._check_held()
         self._check_rows()
         self._check_promised()
 
     def check_mended(self) -> None:
-        """I3 at rest: what servers had lost is there again, what they had brought back is gone."""
+        """I3, some time after the last fault: what servers had lost and must work is there again, what they had brought back is gone."""
         world = self._world
-        owed = {one.username for one in world.rows.credentials.values() if one.stage is Stage.CURRENT}
-        if lost := world.lost & owed:
+        now = world.time.seconds
+        kept = (one for one in world.rows.credentials.values() if one.stage in KEPT_STAGES and not self._left(one.resource_id))
+        owed = {one.username for one in kept if self.promised.get(one.username, 0.0) > now}
+        if lost := world.lost.keys() & owed:
             raise Violation("I3", f"lost and never made again: {sorted(lost)}")
         if world.returned:
             raise Violation("I3", f"brought back and never removed again: {sorted(world.returned)}")
+
+    def _note_what_is_right_again(self) -> None:
+        """What works again is lost no more, and what is gone again is brought back no more."""
+        world = self._world
+        for username, server in list(world.lost.items()):
+            if self._works(username, server):
+                del world.lost[username]
+        for username, server in list(world.brought_back.items()):
+            if username not in world.engine.servers[server].roles:
+                del world.brought_back[username]
+
+    def _works(self, username: str, server: str) -> bool:
+        """Whether the database lets it in, with the password that Vercel had of it; of one that Vercel never had, by its mark."""
+        role = self._world.engine.servers[server].roles.get(username)
+        if role is None or not role.can_log_in:
+            return False
+        return role.verifier == self.verifiers[username] if username in self.verifiers else role.marker is not None
+
+    def _in_an_emergency(self, resource_id: str) -> bool:
+        """Whether somebody has asked for one."""
+        return any(one.resource_id == resource_id and one.trigger is Trigger.EMERGENCY for one in self._world.rows.requests.values())
 
     def _check_held(self) -> None:
         sink = self._world.sink
@@ -102,9 +146,7 @@ class Oracle:
         username, verifier = self.login(values)
         role = self._world.engine.servers[server].roles.get(username)
         works = role is not None and role.can_log_in and role.verifier == verifier
-        if works:
-            self._world.lost.discard(username)
-        elif username not in self._world.lost:
+        if not works and username not in self._world.lost:
             raise Violation("I1", f"{username} {'is gone' if role is None else 'does not log in'}, and {why}")
 
     def _check_rows(self) -> None:
@@ -133,8 +175,8 @@ class Oracle:
         world = self._world
         if one.username not in world.engine.servers[server].roles:
             world.returned.discard(one.username)
-        elif one.username in world.lost:  # it was brought back between the proof of its end and the record of that
-            world.lost.discard(one.username)
+        elif one.username in world.brought_back:  # between the proof of its end and the record of that
+            del world.brought_back[one.username]
             world.returned.add(one.username)
         elif one.username not in world.returned and (server, one.username) not in world.foreign:
             raise Violation("I9", f"{one.username} is {one.stage} and exists")
@@ -144,12 +186,13 @@ class Oracle:
         now, slack = world.time.seconds, world.clock_slack
         for one in world.rows.credentials.values():
             end = self.promised.get(one.username)
-            if end is None or now >= end - slack or one.unblock_until is not None:
+            if end is None or now >= end - slack:
                 continue
-            role = world.engine.servers[world.server_of[one.resource_id]].roles.get(one.username)
-            if (role is None or not role.can_log_in) and one.username not in world.lost:
+            if self._works(one.username, world.server_of[one.resource_id]):
+                self.reopening -= {one.username} if one.unblock_until is None else set()
+            elif one.username not in world.lost and (one.unblock_until is None or one.username not in self.reopening):
                 left = "for as long as Vercel may hold it" if end == FOR_EVER else f"for {end - now:g} s more"
-                raise Violation("I2", f"{one.username} {'is gone' if role is None else 'does not log in'}, but is promised {left}")
+                raise Violation("I2", f"{one.username}, which is {one.stage}, does not log in, but is promised {left}")
 
     def _left(self, resource_id: str) -> bool:
         return self._world.rows.resources[resource_id].state in LEFT
@@ -179,10 +222,18 @@ RECORDED_PATHS = {
     RotationState.FAILED: (RotationState.FAILED,),
 }
 """The states that every rotation with this end has a line of; those on the way to the offer may be recorded together with it."""
+RECORDED_ENDS = ("rotation_superseded", "credential_retired", "credential_discarded")
+"""Moves that are told in a line of their own, of which there are as many as of what has come to that end."""
 
 
-def check_trail(rotations: Iterable[Rotation], lines: Counter[tuple[str | None, str]]) -> None:
+def check_trail(rotations: Iterable[Rotation], credentials: Iterable[Credential], lines: Counter[tuple[str | None, str]]) -> None:
     """I10: every move is one line of the trail. `lines` counts them by rotation and kind."""
+    rotations = list(rotations)
+    ended = Counter([f"rotation_{one.state}" for one in rotations] + [f"credential_{one.stage}" for one in credentials])
+    for kind in RECORDED_ENDS:
+        told = sum(count for (_, of), count in lines.items() if of == kind)
+        if told != ended[kind]:
+            raise Violation("I10", f"{told} lines say {kind}, and {ended[kind]} are")
     for one in rotations:
         for state in RECORDED_PATHS.get(one.state, ()):
             if lines[one.id, f"rotation_{state}"] != 1:

@@ -38,7 +38,7 @@ from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from rotation.model import Credential, PushOutcome, RenderedSecret, Resource
     from tests.fakes.engine import FakeRole
@@ -91,8 +91,8 @@ class World:
         self.restless = False
         self.tally = Tally()
         self.time = TrueTime()
-        self.clock_slack = 60.0 if self.conditions.jumps or self.conditions.suspends else 0.01
-        """How early a grace may end by clocks that differ by less than is noticed: once when it began, once when it ends."""
+        self.clocks_were_wrong = False
+        """Whether the store's clock or a worker's was ever set wrong: by such dates nobody can tell afterwards what came first."""
         self.store_clock = SimulatedClock(self.time)
         self.terms = terms = Terms()
         self.backing = store(self.store_clock, terms)
@@ -111,10 +111,14 @@ class World:
         self.unsure: list[Callable[[], None]] = []
         self.store_is_down = False
         self.foreign: set[tuple[str, str]] = set()
-        self.lost: set[str] = set()
-        """Logins that a server has lost and nobody has put right: no promise is broken by that until there was time to find out."""
+        self.lost: dict[str, str] = {}
+        """Logins that their server, named here, has lost, until they work again: no promise is broken by that while nobody can know."""
+        self.brought_back: dict[str, str] = {}
+        """Those that it brought back while they were being removed, until they are gone again."""
         self.returned: set[str] = set()
-        """Those that it brought back after their end."""
+        """Those that are there again after their end."""
+        self.leaving_in: dict[str, list[timedelta | None]] = defaultdict(list)
+        """When the logins of a resource were to go, by each person who said that it leaves; None: they stay."""
         self.said_gone: dict[str, list[float]] = defaultdict(list)
         self._earlier: dict[str, deque[dict[str, FakeRole]]] = defaultdict(lambda: deque(maxlen=4))
         self.places: dict[tuple[str, str], tuple[str, str]] = {}
@@ -186,6 +190,11 @@ class World:
             self.check()
         self.restless = False
 
+    @property
+    def clock_slack(self) -> float:
+        """How early a grace may end by clocks that differ by less than is noticed: once when it began, once when it ends."""
+        return 60.0 if self.clocks_were_wrong or self.conditions.suspends else 0.01
+
     def check(self) -> None:
         """Whether every promise is kept now; at once when nothing has changed since that was last looked at."""
         if self.dirty:
@@ -199,11 +208,12 @@ class World:
     # -- what processes do
 
     def start(self, machine: Machine, what: str, act: Callable[[Ports], object]) -> None:
-        """Begin something on a machine. What its user would be told, an error that is no crash, is its own business."""
+        """Begin something on a machine. What a person at a desk would be told, an error that is no crash, is his own business."""
         self.tell(f"{machine.name} begins {what}")
+        told = (Conflict, NotFound, LostClaim) if machine is self.desk else ()
 
         def run() -> None:
-            with suppress(Conflict, NotFound, LostClaim):
+            with suppress(*told):
                 act(self.ports[machine.name])
 
         self.processes.start(machine, what, run)
@@ -259,7 +269,7 @@ class World:
         self.dirty = True
         self.backing.refresh()
         if name == "amend":
-            self._note_departure(arguments[0])
+            self._note_departure(arguments[0], self.time.seconds, self.leaving_in[arguments[0]])
             self.oracle.amended(arguments[0])
             return
         if not name.startswith("record_") and name != "open_attempt":
@@ -276,7 +286,7 @@ class World:
         rotation = decision.rotation
         if rotation is not None and rotation.state is RotationState.ABANDONED:
             self._expect_gone(case.resource.id)
-        self._note_departure(case.resource.id)
+            self._note_departure(case.resource.id, self._answered_at(), [case.present_policy.grace])
         if rotation is not None and rotation.state is RotationState.COMPLETED:
             self.tally.completed += 1
             if not case.pushes_again:
@@ -289,7 +299,7 @@ class World:
         """A resource is given up only when Vercel has said twice, with a pause, that it is gone, or when a person said so."""
         said = self.said_gone[resource_id]
         twice = bool(said) and said[-1] - said[0] >= MISSING_CONFIRMED_AFTER.total_seconds() - self.clock_slack
-        if resource_id not in self.oracle.departed and not twice and not self.conditions.jumps:
+        if resource_id not in self.oracle.departed and not twice and not self.clocks_were_wrong:
             raise Violation("I7", f"{resource_id} was given up, and Vercel said at {said} that it is gone")
 
     def _answered_at(self) -> float:
@@ -303,9 +313,9 @@ class World:
         kind = decision.event.kind if hasattr(decision, "event") else f"waits: {decision.problem or decision.until}"
         self.tell(f"  {short(row)} {kind}")
 
-    def _note_departure(self, resource_id: str) -> None:
+    def _note_departure(self, resource_id: str, at: float, ends_in: Sequence[timedelta | None]) -> None:
         if self.rows.resources[resource_id].state in LEFT:
-            self.oracle.left(resource_id)
+            self.oracle.left(resource_id, at, ends_in)
 
     def _note_retired(self, resource: Resource, username: str) -> None:
         self.tally.retired += 1
