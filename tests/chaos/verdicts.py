@@ -23,6 +23,7 @@ from worker.sandbox.fleet import ADMIN
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from rotation.model import Resource
     from tests.chaos.customers import Customers
     from tests.chaos.mayhem import Deeds, Kill
     from tests.chaos.report import Report
@@ -41,8 +42,8 @@ def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> 
         f"{one.username} of {one.resource} ({one.code}), {one.seconds_held:.2f} s after Vercel got it" for one in customers.refused
     ]
     report.early += early(rig)
-    current = {credential.username for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)}
-    report.orphans += [one for server in rig.customers for one in orphans(server, current)]
+    currents = [(resource, credential.username) for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)]
+    report.orphans += [one for server in rig.customers for one in orphans(server, wanted(server, currents))]
     report.lost += lost(rig, deeds.accepted)
     report.broken += itertools.chain(not_well(rig), not_dead(rig, customers), badly_recorded(rig), crashes(rig))
 
@@ -95,12 +96,20 @@ def early(rig: ChaosRig) -> Iterator[str]:
                 yield f"{one.username} got a grace of {one.grace_ends_at - one.previous_at} only"
 
 
-def orphans(server: CustomersServer, wanted: Collection[str]) -> Iterator[str]:
-    """Logins that a server has beside those that are wanted, by its own list: with a mark of ours or without."""
+def wanted(server: CustomersServer, currents: Iterable[tuple[Resource, str]]) -> set[str]:
+    """The roles that a server shall have: the current login of each of its own resources, and the group that owns what is in it."""
+    here = [(resource, username) for resource, username in currents if resource.server.name == server.name]
+    return {username for _, username in here} | {resource.spec.database.owner_role for resource, _ in here}
+
+
+def orphans(server: CustomersServer, expected: Collection[str]) -> Iterator[str]:
+    """Roles that a server has beside those that it shall have, by its own list: with a mark of ours or without, let in or not."""
     with psycopg.connect(server.postgresql.superuser_url()) as connection:
-        found = connection.execute("SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND rolname <> %s", [ADMIN])
+        found = connection.execute(
+            "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND NOT starts_with(rolname, 'pg_') AND rolname <> %s", [ADMIN]
+        )
         there = {name for (name,) in found}
-    yield from (f"{name} on {server.name}" for name in sorted(there.difference(wanted)))
+    yield from (f"{name} on {server.name}" for name in sorted(there.difference(expected)))
 
 
 def lost(rig: ChaosRig, accepted: Iterable[str]) -> Iterator[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from rotation.model import Resource
+from rotation.states import ResourceState
 from tests.chaos.customers import Customers
-from tests.chaos.verdicts import orphans
+from tests.chaos.verdicts import orphans, wanted
 from tests.postgresql_tenants import as_superuser
 from tests.processes import eventually
 from tests.rigs import CustomersServer
+from tests.store_samples import SERVER, spec
 from worker.sandbox.vercel_world import Call, World
 
 if TYPE_CHECKING:
@@ -44,10 +48,33 @@ def watched(postgresql: PrivatePostgresql, *passwords: str, grace: float) -> Cus
     return Customers(world, {"store": timedelta(seconds=grace)}, {PROXY: postgresql.port})
 
 
-def test_a_login_that_nobody_wants_is_an_orphan(postgresql: PrivatePostgresql, login: str) -> None:
-    server = CustomersServer("direct", postgresql, postgresql.directory)
-    assert f"{login} on direct" in set(orphans(server, wanted=()))
-    assert f"{login} on direct" not in set(orphans(server, wanted=[login]))
+def on(server: str) -> Resource:
+    """A resource of a server with this name."""
+    return Resource("res_1", ResourceState.ACTIVE, 1, spec(server=server), replace(SERVER, name=server))
+
+
+@pytest.fixture
+def direct(postgresql: PrivatePostgresql) -> CustomersServer:
+    return CustomersServer("direct", postgresql, postgresql.directory)
+
+
+def test_a_login_that_nobody_wants_is_an_orphan(direct: CustomersServer, login: str) -> None:
+    assert f"{login} on direct" in set(orphans(direct, wanted(direct, [])))
+    assert f"{login} on direct" not in set(orphans(direct, wanted(direct, [(on("direct"), login)])))
+
+
+def test_a_login_that_was_blocked_and_never_removed_is_an_orphan(direct: CustomersServer, login: str) -> None:
+    as_superuser(direct.postgresql, f"ALTER ROLE {login} NOLOGIN")
+    assert f"{login} on direct" in set(orphans(direct, wanted(direct, [])))
+
+
+def test_a_login_that_is_wanted_on_another_server_is_an_orphan_on_this_one(direct: CustomersServer, login: str) -> None:
+    assert f"{login} on direct" in set(orphans(direct, wanted(direct, [(on("proxied"), login)])))
+
+
+def test_the_group_that_owns_a_database_is_wanted_on_the_server_of_the_database_alone(direct: CustomersServer, login: str) -> None:
+    assert wanted(direct, [(on("direct"), login), (on("proxied"), "another")]) == {login, "orders_owner"}
+    assert wanted(direct, [(on("proxied"), login)]) == set()
 
 
 def test_customers_come_in_by_the_direct_door_with_what_vercel_holds(postgresql: PrivatePostgresql, login: str) -> None:
