@@ -177,8 +177,10 @@ class Mayhem:
         match self._chance.choice([FaultKind.ANSWER, FaultKind.ANSWER, *FaultKind]):
             case FaultKind.ANSWER:
                 return ScriptedFault(FaultKind.ANSWER, self._chance.choice([500, 502, 503]), applies)
-            case FaultKind.HANG | FaultKind.DELAY as kind:
+            case FaultKind.HANG as kind:
                 return ScriptedFault(kind, applies=applies, seconds=self._chance.uniform(0.3, LATE[kind]))
+            case FaultKind.DELAY as kind:  # answered properly in the end: what was not applied would be a lie that nobody can see through
+                return ScriptedFault(kind, seconds=self._chance.uniform(0.3, LATE[kind]))
             case FaultKind.DRIP:
                 return ScriptedFault(FaultKind.DRIP, seconds=0.05)
             case kind:
