@@ -239,6 +239,13 @@ def test_a_fault_is_for_the_requests_that_it_names(http: httpx.Client, vercel: S
     assert len(vercel.world.history()) == 1
 
 
+def test_a_script_that_is_replaced_gives_what_nobody_has_met_with(http: httpx.Client, admin: SandboxVercelClient) -> None:
+    admin.script([answered(500, applies=True), answered(503, applies=False, times=2), delayed(0.1)])
+    assert [put(http, GOOD).status_code for _ in range(2)] == [500, 503]
+    assert admin.script([]) == [answered(503, applies=False), delayed(0.1)]
+    assert admin.script([]) == []
+
+
 def test_what_would_be_refused_anyway_is_refused_properly_under_a_fault(http: httpx.Client, vercel: SandboxVercel) -> None:
     vercel.world.script([answered(504, applies=True)])
     assert put(http, {}).status_code == 400

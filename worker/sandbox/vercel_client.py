@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from rotation.errors import RolloverError
-from worker.sandbox.vercel_faults import faults_to_json
+from worker.sandbox.vercel_faults import faults_from_json, faults_to_json
 from worker.sandbox.vercel_world import HistoryEntry
 
 if TYPE_CHECKING:
@@ -81,9 +82,10 @@ class SandboxVercelClient:
         entries = self._ask("GET", f"history?after={after}")["history"]
         return [HistoryEntry(**{**entry, "at": datetime.fromisoformat(entry["at"])}) for entry in entries]
 
-    def script(self, faults: Iterable[ScriptedFault]) -> None:
-        """Replace the script of faults; nothing: all is well again."""
-        self._ask("PUT", "faults", faults_to_json(faults))
+    def script(self, faults: Iterable[ScriptedFault]) -> list[ScriptedFault]:
+        """Replace the script of faults; nothing: all is well again. Gives what no request has met with of the one before."""
+        left = self._ask("PUT", "faults", faults_to_json(faults))["left"]
+        return faults_from_json(json.dumps(left).encode())
 
     def limit(self, per_minute: int | None) -> None:
         """Change how many pushes a minute an installation may send; None: any number."""

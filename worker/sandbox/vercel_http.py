@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from worker.sandbox.vercel_faults import FaultKind, faults_from_json
+from worker.sandbox.vercel_faults import FaultKind, faults_from_json, faults_to_json
 from worker.sandbox.vercel_world import Call, Reply
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ class VercelHandler(BaseHTTPRequestHandler):
                 entries = self.world.history(int(query.get("after", ["0"])[0]))
                 return Reply(200, {"history": [_history_entry(entry) for entry in entries]})
             case "PUT", ("faults",):
-                self.world.script(faults_from_json(raw))
-                return Reply(200)
+                return Reply(200, {"left": faults_to_json(self.world.script(faults_from_json(raw)))})
             case "PUT", ("limit",):
                 per_minute = json.loads(raw)["per_minute"]
                 self.world.per_minute = None if per_minute is None else int(per_minute)

@@ -142,10 +142,11 @@ class World:
         with self._lock:
             return [entry for entry in self._history if entry.number > after]
 
-    def script(self, faults: Iterable[ScriptedFault]) -> None:
-        """Replace the script of faults; nothing: all is well again."""
+    def script(self, faults: Iterable[ScriptedFault]) -> list[ScriptedFault]:
+        """Replace the script of faults; nothing: all is well again. Gives what no request has met with of the one before."""
         with self._lock:
-            self._faults = list(faults)
+            left, self._faults = self._faults, list(faults)
+            return left
 
     def next_fault(self, call: Call) -> ScriptedFault | None:
         """The first fault of the script that is meant for this request, counted down."""
