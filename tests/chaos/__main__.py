@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from tests.acceptance.conftest import CUSTOMERS, STORE, new_database
 from tests.chaos import verdicts
 from tests.chaos.customers import Customers
+from tests.chaos.emergencies import ask_for_all
 from tests.chaos.mayhem import Mayhem
 from tests.chaos.report import Report, summed
 from tests.chaos.rig import ChaosRig
@@ -40,6 +41,8 @@ WATCHED = 6
 """Each of these customers logs in some 20 times a second: together they take one of two cores."""
 SETTLED_WITHIN = 150.0
 """Seconds after the chaos. Open rotations go on within 60; after them come graces and what waits behind others."""
+EMERGENCIES = 8
+"""Asked for when everything has settled, to see how soon each is through."""
 TELL_SECONDS, SHOWN = 15.0, 6
 """How often, and of how much of what is under way, somebody who watches is told."""
 DURABLE = {"synchronous_commit": "on", "fsync": "off"}
@@ -90,43 +93,49 @@ def _run(report: Report, options: argparse.Namespace, nursery: Nursery, place: P
             calm, hurried = watched[len(watched) // 4 :], watched[: len(watched) // 4]
             promises = {one.spec.external_id: one.spec.policy.grace for one in calm}
             promises |= {one.spec.external_id: timedelta(0) for one in hurried}
-            customers = Customers(rig.vercel, promises, {rig.before_server.port: proxied.port})
+            visited = [one.spec.external_id for one in rig.resources if one not in watched]
+            customers = Customers(rig.vercel, promises, {rig.before_server.port: proxied.port}, visited)
             mayhem = Mayhem(rig, supervisor, store, calm, chance)
+            suffering = [one for one in rig.resources if one not in calm]
+            suffering = chance.sample(suffering, min(EMERGENCIES, len(suffering)))
             with customers:
                 _tell("chaos")
                 mayhem.run(report.seconds)
+                mayhem.deeds.over = rig.steadily(rig.store.now)
                 _tell("settling")
-                report.ended_seconds, report.settled_seconds = _settle(rig, supervisor)
+                rig.steadily(rig.unschedule)
+                report.settled_seconds = _settle(rig, supervisor)
+                _tell("emergencies")
+                verdicts.judge_emergencies(report, ask_for_all(rig, customers, suffering, mayhem.deeds))
+                _settle(rig, supervisor)
             _tell("judging")
             _fill(report, rig, supervisor, mayhem.deeds, customers)
 
 
-def _settle(rig: ChaosRig, supervisor: Supervisor) -> tuple[float, float]:
-    """How long it took until no rotation was under way, and until no login was on its way out either."""
+def _settle(rig: ChaosRig, supervisor: Supervisor) -> float:
+    """How long it took until no rotation was under way, and no login on its way out."""
     began = told = time.monotonic()
-    ended = None
-    rig.steadily(rig.unschedule)
     while (moving := rig.steadily(rig.moving)) and time.monotonic() < began + SETTLED_WITHIN:
         supervisor.look()
-        if ended is None and not moving.rotations:
-            ended = time.monotonic()
         if time.monotonic() > told + TELL_SECONDS:
             told = time.monotonic()
             _tell(f"{len(moving.rotations)} rotations and {len(moving.logins)} logins under way", *moving.lines()[:SHOWN])
         time.sleep(rig.look)
-    return (ended or time.monotonic()) - began, time.monotonic() - began
+    return time.monotonic() - began
 
 
 def _fill(report: Report, rig: ChaosRig, supervisor: Supervisor, deeds: Deeds, customers: Customers) -> None:
     report.resources = len(rig.resources)
     report.kills, report.freezes, report.flushes = len(deeds.kills), deeds.freezes, deeds.flushes
-    report.restarts, report.vercel_faults, report.asked = deeds.restarts, deeds.scripted, len(deeds.accepted)
+    report.restarts, report.vercel_faults, report.asked = deeds.restarts, deeds.vercel, len(deeds.accepted)
     report.processes_restarted = supervisor.restarts
     report.ended_by_themselves.update(supervisor.ended_by_themselves)
     for proxy in (rig.before_server, rig.before_vercel):
         report.spoilt_connections.update({fault.value: count for fault, count in proxy.happened.items()})
-    report.watched, report.probes, report.unreachable = len(customers.tallies), customers.tried, customers.unreachable
-    report.probes_a_second = round(customers.tried / customers.seconds / max(len(customers.tallies), 1), 1)
+    report.watched, report.visited = len(customers.watched), len(customers.visited)
+    report.probes, report.visits = customers.tried(customers.watched), customers.tried(customers.visited)
+    report.probes_a_second = round(report.probes / customers.seconds / max(report.watched, 1), 1)
+    report.unreachable = customers.unreachable
     report.after_grace = customers.late
     verdicts.count(report, rig, deeds)
     verdicts.judge(report, rig, customers, deeds)

@@ -2,20 +2,21 @@
 
 They know only what Vercel holds, and go on with an old value up to the end of its grace, as those do who redeploy late. A login that
 a proxy spoilt would say nothing about us, so they go past it. A customer for whom somebody may ask for an emergency is promised no
-grace: what Vercel holds must log in all the same.
+grace: what Vercel holds must log in all the same. So must what it holds for those that nobody watches; they are visited in turn.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from tests.witnesses import Diary, Witness
+from tests.witnesses import Diary, Tally, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 NEWS_SECONDS = 0.05
 """How often Vercel is asked what is new. A login with what was replaced a moment ago is judged by what is known after it."""
+VISIT_SECONDS = 0.1
+"""From one of those that are visited in turn to the next."""
 
 
 class DirectDiary(Diary):
@@ -41,14 +44,25 @@ class DirectDiary(Diary):
 
 
 class Customers(Witness):
-    """A thread for each customer of the sample, and one that reads Vercel's history for all of them, also of those that nobody watches."""
+    """A thread for each customer who is watched, one that visits the others, and one that reads Vercel's history for all of them."""
 
     turn = 0.04
 
-    def __init__(self, vercel: World | SandboxVercelClient, promises: Mapping[str, timedelta], direct: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        vercel: World | SandboxVercelClient,
+        promises: Mapping[str, timedelta],
+        direct: Mapping[int, int],
+        visited: Sequence[str] = (),
+    ) -> None:
         super().__init__(vercel, promises)
         self.diary = DirectDiary(vercel, direct)
+        self.visited = tuple(visited)
+        self.watched = tuple(promises)
+        self.tallies |= {name: Tally() for name in visited}
+        self._promises |= dict.fromkeys(visited, 0.0)
         self._threads.append(threading.Thread(target=self._read_news, name="news"))
+        self._threads.append(threading.Thread(target=self._visit, name="visits"))
         self._began = time.monotonic()
         self.seconds = 0.0
 
@@ -64,13 +78,21 @@ class Customers(Witness):
     def late(self) -> int:
         return sum(tally.late for tally in self.tallies.values())
 
-    @property
-    def tried(self) -> int:
-        return self.accepted + self.unreachable + self.late + len(self.refused)
+    def tried(self, names: Iterable[str]) -> int:
+        """How many logins of these resources were tried."""
+        tallies = [self.tallies[name] for name in names]
+        return sum(one.accepted + one.unreachable + one.late + len(one.refused) for one in tallies)
 
     def _read_news(self) -> None:
         while not self._ending.wait(NEWS_SECONDS):
             self.diary.read()
+
+    def _visit(self) -> None:
+        for name in itertools.cycle(self.visited):
+            if self._ending.wait(VISIT_SECONDS):
+                return
+            for held in self._promised(name, self._known(name)):
+                self._try(name, held)
 
     def _known(self, resource: str) -> tuple[Held, ...]:
         return self.diary.lately(resource)

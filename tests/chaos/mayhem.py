@@ -25,6 +25,7 @@ from worker.sandbox.vercel_faults import FaultKind, ScriptedFault
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from rotation.model import Resource
     from tests.chaos.rig import ChaosRig
@@ -61,10 +62,12 @@ class Deeds:
     flushes: int = 0
     restarts: Counter[str] = field(default_factory=Counter)
     """By what was restarted."""
-    scripted: Counter[str] = field(default_factory=Counter)
-    """Faults that Vercel was told to make, by kind."""
+    vercel: Counter[str] = field(default_factory=Counter)
+    """Faults of Vercel that a push met with, by kind."""
     accepted: list[str] = field(default_factory=list)
     """The rotations that were promised to those who asked."""
+    over: datetime | None = None
+    """When the last of it was over, by the store's clock."""
     not_accepted: int = 0
     """Who asked was told that it does not work at the moment."""
 
@@ -112,7 +115,7 @@ class Mayhem:
             self._turn()
             time.sleep(LOOK_SECONDS)
         self._rig.spoil(0.0)
-        self._rig.vercel.script([])
+        self._script([])
         for name in list(self._away):
             self._bring_back(name)
         self._supervisor.thaw_all()
@@ -168,9 +171,13 @@ class Mayhem:
         start()
 
     def _mislead_vercel(self) -> None:
-        faults = [self._fault() for _ in range(self._chance.randint(1, 3))]
-        self._rig.vercel.script(faults)
-        self.deeds.scripted.update(fault.kind.value for fault in faults)
+        self._script([self._fault() for _ in range(self._chance.randint(1, 3))])
+
+    def _script(self, faults: Sequence[ScriptedFault]) -> None:
+        """What is left of the script before is forgotten, and was not met with."""
+        left = self._rig.vercel.script(faults)
+        self.deeds.vercel.update(fault.kind.value for fault in faults)
+        self.deeds.vercel.subtract(fault.kind.value for fault in left)
 
     def _fault(self) -> ScriptedFault:
         applies = self._chance.random() < 0.7

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 RESUMED_SECONDS = 60.0
-"""After so long the system must have gone on, whatever was killed, and with every rotation that was in hand then."""
+"""After so long the system must have gone on, whatever was killed, and with every rotation that was in hand then. So long after the chaos
+every rotation must have ended, and so long after its grace, or after the chaos, every login that nobody uses."""
+EMERGENCY_SECONDS = 30.0
+"""After so long an emergency must have ended the old login, where nothing else goes wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Report:
     """Processes that nobody had killed, by name."""
     flushes: int = 0
     vercel_faults: Counter[str] = field(default_factory=Counter)
-    """That Vercel was told to make."""
+    """That a push met with, by kind."""
     spoilt_connections: Counter[str] = field(default_factory=Counter)
     """By what the proxies did to them."""
     asked: int = 0
@@ -63,6 +66,9 @@ class Report:
     probes: int = 0
     probes_a_second: float = 0.0
     """For each of those resources."""
+    visited: int = 0
+    """Resources whose customers log in now and then."""
+    visits: int = 0
     after_grace: int = 0
     """Refused when it was no longer promised."""
     unreachable: int = 0
@@ -72,16 +78,30 @@ class Report:
     lost: list[str] = field(default_factory=list)
     stalled: list[str] = field(default_factory=list)
     """Rotations in hand at a kill that nobody went on with for a minute."""
+    overdue: list[str] = field(default_factory=list)
+    """Rotations that had not ended a minute after the chaos."""
+    late: list[str] = field(default_factory=list)
+    """Logins that were let in for more than a minute after their grace, when nothing went wrong any more."""
+    slow: list[str] = field(default_factory=list)
+    """Logins that were let in for too long after an emergency, when nothing went wrong any more."""
     broken: list[str] = field(default_factory=list)
     """Any other promise that was not kept."""
     next_act: Spread = field(default_factory=Spread)
     """From a kill to the next thing that anybody recorded."""
     resumed: Spread = field(default_factory=Spread)
     """From a kill until somebody took the next step of each rotation that was in hand then, or tried to."""
-    ended_seconds: float = 0.0
-    """From the end of the chaos until no rotation was under way."""
+    ended: Spread = field(default_factory=Spread)
+    """From the end of the chaos until each rotation that was under way then had ended."""
+    blocked: Spread = field(default_factory=Spread)
+    """In the chaos, from when a login had no grace left and no user until it was blocked. It is told, not judged."""
+    blocked_afterwards: Spread = field(default_factory=Spread)
+    """The same after the chaos, from its end at the earliest."""
+    emergency: Spread = field(default_factory=Spread)
+    """In the chaos, from when an emergency was asked for until the login was blocked that was current then. It is told, not judged."""
+    emergency_afterwards: Spread = field(default_factory=Spread)
+    """After the chaos, until the old login let nobody in any more, seen from outside."""
     settled_seconds: float = 0.0
-    """Until no login was on its way out either."""
+    """From the end of the chaos until no rotation was under way, and no login on its way out."""
 
     @property
     def faults(self) -> list[str]:
@@ -92,10 +112,19 @@ class Report:
             "an orphan was left": self.orphans,
             "a rotation was lost": self.lost,
             "a rotation stood still": self.stalled,
+            "a rotation ended late after the chaos": self.overdue,
+            "a login was blocked late": self.late,
+            "an emergency was slow": self.slow,
             "a promise was broken": self.broken,
         }
         lines = [f"{what}: {one}" for what, ones in found.items() for one in ones]
-        nothing = {"rotated": self.rotations["completed"], "killed": self.kills, "tried by customers": self.probes - self.unreachable}
+        nothing = {
+            "rotated": self.rotations["completed"],
+            "killed": self.kills,
+            "tried by customers": self.probes + self.visits - self.unreachable,
+            "blocked after the chaos": self.blocked_afterwards.count,
+            "asked for as an emergency after the chaos": self.emergency_afterwards.count,
+        }
         lines += [f"nothing was {what}" for what, count in nothing.items() if not count]
         if self.next_act.longest > RESUMED_SECONDS:
             lines.append(f"after a kill nothing was done for {self.next_act.longest:.0f} s")
@@ -110,7 +139,17 @@ class Report:
         """For a person."""
         ended = _counted(self.ended_by_themselves)
         logins = f"probes: {self.probes}, {self.probes_a_second:.1f} a second for each of {self.watched} resources"
-        kept = {"refused": self.refused, "early": self.early, "orphans": self.orphans, "lost": self.lost, "stalled": self.stalled}
+        visits = f"visits: {self.visits} of {self.visited} others"
+        kept = {
+            "refused": self.refused,
+            "early": self.early,
+            "late": self.late,
+            "orphans": self.orphans,
+            "lost": self.lost,
+            "stalled": self.stalled,
+            "overdue": self.overdue,
+            "slow emergencies": self.slow,
+        }
         return [
             f"chaos on {self.resources} resources for {self.seconds:.0f} s (seed {self.seed})",
             f"rotations: {self.rotations.total()} ({_counted(self.rotations)}); logins retired: {self.retired}; asked for: {self.asked}",
@@ -118,10 +157,12 @@ class Report:
             f"restarts: {self.restarts.total()} ({_counted(self.restarts)}); broker wiped: {self.flushes}",
             f"faults of Vercel: {self.vercel_faults.total()} ({_counted(self.vercel_faults)})",
             f"spoilt connections: {self.spoilt_connections.total()} ({_counted(self.spoilt_connections)})",
-            f"{logins}; unreachable: {self.unreachable}; refused after their grace: {self.after_grace}",
+            f"{logins}; {visits}; unreachable: {self.unreachable}; refused after their grace: {self.after_grace}",
             f"from a kill to the next act: {self.next_act}",
             f"from a kill until a rotation in hand went on: {self.resumed}",
-            f"after the chaos every rotation had ended in {self.ended_seconds:.1f} s, every login in {self.settled_seconds:.1f} s",
+            f"from a grace's end to the block: {self.blocked}; after the chaos: {self.blocked_afterwards}",
+            f"from an emergency to the block: {self.emergency}; after the chaos until it was refused: {self.emergency_afterwards}",
+            f"from the end of the chaos to the end of a rotation: {self.ended}; everything had settled in {self.settled_seconds:.1f} s",
             "; ".join(f"{what}: {len(ones)}" for what, ones in {**kept, "other broken promises": self.broken}.items()),
             *self.faults,
         ]
@@ -131,11 +172,10 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
 
 
-SUMMED = ("kills", "freezes", "flushes", "processes_restarted", "asked", "retired", "probes", "unreachable", "seconds")
+SUMMED = ("kills", "freezes", "flushes", "processes_restarted", "asked", "retired", "probes", "visits", "unreachable", "seconds")
 COUNTED = ("rotations", "restarts", "vercel_faults", "spoilt_connections")
-LISTED = ("refused", "early", "orphans", "lost", "stalled", "broken")
-LONGEST = ("next_act", "resumed")
-AFTERWARDS = ("ended_seconds", "settled_seconds")
+LISTED = ("refused", "early", "late", "orphans", "lost", "stalled", "overdue", "slow", "broken")
+SPREAD = ("next_act", "resumed", "ended", "blocked", "blocked_afterwards", "emergency", "emergency_afterwards")
 
 
 def summed(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -146,7 +186,8 @@ def summed(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: round(sum(one[name] for one in reports), 1) for name in SUMMED},
         **{name: dict(sum((Counter(one[name]) for one in reports), Counter())) for name in COUNTED},
         **{name: [fault for one in reports for fault in one[name]] for name in LISTED},
-        **{f"{name}_longest": max((one[name]["longest"] for one in reports), default=0.0) for name in LONGEST},
-        **{f"{name}_longest": max((one[name] for one in reports), default=0.0) for name in AFTERWARDS},
+        **{f"{name}_count": sum(one[name]["count"] for one in reports) for name in SPREAD},
+        **{f"{name}_longest": max((one[name]["longest"] for one in reports), default=0.0) for name in SPREAD},
+        "settled_seconds_longest": max((one["settled_seconds"] for one in reports), default=0.0),
         "clean": bool(reports) and all(one["clean"] for one in reports),
     }

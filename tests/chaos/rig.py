@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import select
 
 from rotation.errors import Unavailable
+from rotation.sensitive import Sensitive
 from rotation.states import PushBy, Stage
 from rotation.store.rules import ENDED_STATES
 from rotation.store.tables import credentials, rotations
 from tests.chaos.proxy import FaultProxy
 from tests.crash.nursery import Forked
 from tests.rigs import PATIENCE, Rig
+from worker.sandbox.customers import address
 from worker.sandbox.fleet import Tenant, add_tenants, tenants
 from worker.variables import PREFIX
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from tests.crash.nursery import Nursery
     from tests.processes import Process
     from tests.rigs import CustomersServer
+    from worker.sandbox.customers import Address
 
 T = TypeVar("T")
 ENDS = (Stage.CURRENT, Stage.RETIRED, Stage.DISCARDED)
@@ -104,6 +107,12 @@ class ChaosRig(Rig):
                 tuple(_told(row, now) for row in connection.execute(of_rotations.where(rotations.c.state.not_in(ENDED_STATES)))),
                 tuple(_told(row, now) for row in connection.execute(of_logins.where(credentials.c.stage.not_in(ENDS)))),
             )
+
+    def doors(self, value: str) -> tuple[Address, ...]:
+        """Every way in with a value that Vercel holds: the one that it names, and the one past the proxy."""
+        named = address(Sensitive(value))
+        beside = [self.customers[-1].postgresql.port] if named.port == self.before_server.port else []
+        return (named, *(replace(named, port=port) for port in beside))
 
     def spoil(self, share: float) -> None:
         """So many of the connections through the proxies are spoilt from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 import psycopg
 from sqlalchemy import func, select
 
-from rotation.sensitive import Sensitive
-from rotation.states import Stage
+from rotation.engines.logins import ALPHABET, SHORTEST_PASSWORD
+from rotation.states import ResourceState, Stage, Trigger
 from rotation.store.rules import ENDED_STATES
-from rotation.store.tables import credentials, events, rotations
-from tests.chaos.report import RESUMED_SECONDS, Spread
+from rotation.store.tables import credentials, events, requests, rotations
+from tests.chaos.deadlines import end_after_emergency, ends_of_graces, ends_of_rotations, longer_than, seconds_of
+from tests.chaos.report import EMERGENCY_SECONDS, RESUMED_SECONDS, Spread
 from tests.promises import assert_every_move_was_recorded_once, is_crash
-from worker.sandbox.customers import Answer, address, knock
+from worker.sandbox.customers import Answer, knock
 from worker.sandbox.fleet import ADMIN
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from rotation.model import Resource
     from tests.chaos.customers import Customers
+    from tests.chaos.deadlines import Took
     from tests.chaos.mayhem import Deeds, Kill
     from tests.chaos.report import Report
     from tests.chaos.rig import ChaosRig
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 OURS = ("rollover", "schedule")
 """Who acts in the name of workers and beats."""
+LIKE_A_PASSWORD = re.compile(rf"[{re.escape(ALPHABET)}]{{{SHORTEST_PASSWORD},}}")
 KNOCKERS = 8
 """How many logins are tried at once."""
 
@@ -45,7 +49,32 @@ def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> 
     currents = [(resource, credential.username) for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)]
     report.orphans += [one for server in rig.customers for one in orphans(server, wanted(server, currents))]
     report.lost += lost(rig, deeds.accepted)
-    report.broken += itertools.chain(not_well(rig), not_dead(rig, customers), badly_recorded(rig), crashes(rig))
+    report.broken += itertools.chain(not_well(rig), not_dead(rig, customers), badly_recorded(rig), crashes(rig), told(rig, customers))
+    judge_deadlines(report, rig, deeds)
+
+
+def judge_deadlines(report: Report, rig: ChaosRig, deeds: Deeds) -> None:
+    """How soon everything ended, and what was late when nothing went wrong any more."""
+    assert deeds.over is not None
+    ended = list(ends_of_rotations((one for resource in rig.resources for one in rig.rotations(resource)), deeds.over))
+    graces = ends_of_graces((one for resource in rig.resources for one in rig.credentials(resource)), deeds.over)
+    report.ended = Spread.of(seconds_of(ended))
+    report.overdue += longer_than(RESUMED_SECONDS, ended)
+    report.blocked = Spread.of(seconds_of(graces.meanwhile))
+    report.blocked_afterwards = Spread.of(seconds_of(graces.afterwards))
+    report.late += longer_than(RESUMED_SECONDS, graces.afterwards)
+    asked = select(requests.c.resource_id, requests.c.received_at)
+    asked = asked.where(requests.c.trigger == Trigger.EMERGENCY, requests.c.received_at <= deeds.over)
+    with rig.store.database.reading() as connection:
+        emergencies = [(resource_id, at) for resource_id, at in connection.execute(asked)]
+    logins = {resource.id: rig.credentials(resource) for resource in rig.resources}
+    report.emergency = Spread.of(seconds_of(end for resource_id, at in emergencies for end in end_after_emergency(logins[resource_id], at)))
+
+
+def judge_emergencies(report: Report, ends: Sequence[Took]) -> None:
+    """Those that were asked for when nothing went wrong any more."""
+    report.emergency_afterwards = Spread.of(seconds_of(ends))
+    report.slow += longer_than(EMERGENCY_SECONDS, ends)
 
 
 def count(report: Report, rig: ChaosRig, deeds: Deeds) -> None:
@@ -121,14 +150,21 @@ def lost(rig: ChaosRig, accepted: Iterable[str]) -> Iterator[str]:
 
 
 def not_well(rig: ChaosRig) -> Iterator[str]:
-    """Resources whose current login is not the one that Vercel holds, or does not let its customer in."""
+    """Resources that were given up, whose current login is not the one that Vercel holds, or that shut a door to it."""
+    states = {line.id: line.state for line in rig.store.views.resources(limit=len(rig.resources))}
     for resource in rig.resources:
+        if states.get(resource.id) is not ResourceState.ACTIVE:
+            yield f"{resource.name} is {states.get(resource.id)}"
         currents = rig.staged(resource, Stage.CURRENT)
-        held = address(Sensitive(rig.held(resource)))
+        doors = rig.doors(rig.held(resource))
+        held = doors[0]
         if [one.username for one in currents] != [held.login.username]:
             yield f"{resource.name}: Vercel holds {held.login.username}, current is {[one.username for one in currents]}"
-        elif knock(held) is not Answer.ACCEPTED:
-            yield f"{resource.name}: {held.login.username} does not log in"
+        elif held.database != resource.spec.database.name:
+            yield f"{resource.name}: Vercel holds a login for {held.database}"
+        for door in doors:
+            if knock(door) is not Answer.ACCEPTED:
+                yield f"{resource.name}: {held.login.username} does not log in on port {door.port}"
 
 
 def not_dead(rig: ChaosRig, customers: Customers) -> Iterator[str]:
@@ -159,3 +195,13 @@ def crashes(rig: ChaosRig) -> Iterator[str]:
     """Processes and tasks that fell over."""
     for process in rig.processes:
         yield from (f"{process.name} fell over: {line['event']}" for line in process.lines() if is_crash(line))
+
+
+def told(rig: ChaosRig, customers: Customers) -> Iterator[str]:
+    """Passwords that Vercel was ever given, in the log of a process or of a server."""
+    helds = [held for resource in rig.resources for held in customers.diary.of(resource.spec.external_id)]
+    passwords = {held.door.login.password.reveal(): held.door.login.username for held in helds}
+    servers = [one.postgresql.log for one in rig.customers]
+    for log in [process.log for process in rig.processes] + servers:
+        words = set(LIKE_A_PASSWORD.findall(log.read_text(errors="replace")))
+        yield from (f"{log.name} tells the password of {passwords[one]}" for one in sorted(words & passwords.keys()))

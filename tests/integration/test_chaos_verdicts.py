@@ -36,8 +36,8 @@ def login(postgresql: PrivatePostgresql) -> Iterator[str]:
     as_superuser(postgresql, f"DROP ROLE {name}")
 
 
-def watched(postgresql: PrivatePostgresql, *passwords: str, grace: float) -> Customers:
-    """The customer of a resource for which Vercel has held a login with each of these passwords, one after the other."""
+def held(postgresql: PrivatePostgresql, *passwords: str) -> World:
+    """A Vercel that has held a login with each of these passwords for a resource, one after the other."""
     world = World(per_minute=None)
     world.add_installation("icfg", "token")
     world.add_resource("icfg", "store", "postgres")
@@ -45,7 +45,12 @@ def watched(postgresql: PrivatePostgresql, *passwords: str, grace: float) -> Cus
         url = f"postgresql://chaos_customer{'_' * number}:{password}@{postgresql.host}:{PROXY}/postgres"
         body = {"secrets": [{"name": "DATABASE_URL", "value": url}]}
         assert world.put_secrets(Call("PUT", "icfg", "store", token="token", body=body)).status == 201
-    return Customers(world, {"store": timedelta(seconds=grace)}, {PROXY: postgresql.port})
+    return world
+
+
+def watched(postgresql: PrivatePostgresql, *passwords: str, grace: float) -> Customers:
+    """The customer of that resource."""
+    return Customers(held(postgresql, *passwords), {"store": timedelta(seconds=grace)}, {PROXY: postgresql.port})
 
 
 def on(server: str) -> Resource:
@@ -99,3 +104,10 @@ def test_a_customer_who_is_promised_no_grace_does_not_try_what_vercel_held_befor
     with watched(postgresql, "another", PASSWORD, grace=0) as customers:
         assert eventually(lambda: customers.refused, within=30)
     assert login not in {one.username for one in customers.refused}
+
+
+def test_a_customer_whom_nobody_watches_is_visited(postgresql: PrivatePostgresql, login: str) -> None:
+    customers = Customers(held(postgresql, "another"), {}, {PROXY: postgresql.port}, ["store"])
+    with customers:
+        assert eventually(lambda: customers.refused, within=30)
+    assert {(one.username, one.code) for one in customers.refused} == {(login, "28P01")}

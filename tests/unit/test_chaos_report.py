@@ -19,6 +19,8 @@ KEPT = Report(
     restarts=Counter(store=2, broker=1),
     probes=100,
     unreachable=4,
+    blocked_afterwards=Spread(5, 0.5, 1.0, 1.0),
+    emergency_afterwards=Spread(8, 2.0, 3.0, 3.0),
 )
 
 
@@ -40,6 +42,11 @@ def test_a_report_is_clean_when_something_happened_and_no_promise_was_broken() -
         (replace(KEPT, kills=0), "nothing was killed"),
         (replace(KEPT, unreachable=100), "nothing was tried by customers"),
         (replace(KEPT, next_act=Spread(1, 61.0, 61.0, 61.0)), "after a kill nothing was done for 61 s"),
+        (replace(KEPT, overdue=["rot_7 took 61 s"]), "a rotation ended late after the chaos: rot_7 took 61 s"),
+        (replace(KEPT, late=["orders_7 took 61 s"]), "a login was blocked late: orders_7 took 61 s"),
+        (replace(KEPT, slow=["orders_7 took 31 s"]), "an emergency was slow: orders_7 took 31 s"),
+        (replace(KEPT, blocked_afterwards=Spread()), "nothing was blocked after the chaos"),
+        (replace(KEPT, emergency_afterwards=Spread()), "nothing was asked for as an emergency after the chaos"),
         (replace(KEPT, stalled=["rot_7 for 61 s"]), "a rotation stood still: rot_7 for 61 s"),
     ],
 )
@@ -63,12 +70,13 @@ def test_the_next_act_after_a_kill_is_the_first_one_later_and_a_kill_after_the_l
 
 
 def test_several_runs_are_summed_and_one_broken_promise_is_a_broken_promise_of_all() -> None:
-    broken = replace(KEPT, seed=8, orphans=["orders_7"], next_act=Spread(1, 2.0, 2.0, 2.0))
+    broken = replace(KEPT, seed=8, orphans=["orders_7"], slow=["orders_8 took 31 s"], next_act=Spread(1, 2.0, 2.0, 2.0))
     total = summed([KEPT.as_json(), broken.as_json()])
     assert total["seeds"] == [7, 8]
     assert total["rotations"] == {"completed": 60, "superseded": 2}
     assert (total["kills"], total["restarts"]) == (18, {"store": 4, "broker": 2})
     assert total["next_act_longest"] == 2.0
-    assert (total["orphans"], total["clean"]) == (["orders_7"], False)
+    assert (total["emergency_afterwards_count"], total["emergency_afterwards_longest"]) == (16, 3.0)
+    assert (total["orphans"], total["slow"], total["clean"]) == (["orders_7"], ["orders_8 took 31 s"], False)
     assert summed([KEPT.as_json()])["clean"] is True
     assert summed([])["clean"] is False
