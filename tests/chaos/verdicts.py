@@ -24,6 +24,7 @@ from worker.sandbox.fleet import ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from rotation.model import Resource
     from tests.chaos.customers import Customers
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from tests.chaos.report import Report
     from tests.chaos.rig import ChaosRig
     from tests.rigs import CustomersServer
+    from tests.witnesses import Held
 
 OURS = ("rollover", "schedule")
 """Who acts in the name of workers and beats."""
-LIKE_A_PASSWORD = re.compile(rf"[{re.escape(ALPHABET)}]{{{SHORTEST_PASSWORD},}}")
+LIKE_A_PASSWORD = re.compile(f"[{ALPHABET}]{{{SHORTEST_PASSWORD},}}")
+"""A whole run of the characters that passwords are made of."""
 KNOCKERS = 8
 """How many logins are tried at once."""
 
@@ -49,7 +52,9 @@ def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> 
     currents = [(resource, credential.username) for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)]
     report.orphans += [one for server in rig.customers for one in orphans(server, wanted(server, currents))]
     report.lost += lost(rig, deeds.accepted)
-    report.broken += itertools.chain(not_well(rig), not_dead(rig, customers), badly_recorded(rig), crashes(rig), told(rig, customers))
+    helds = [held for resource in rig.resources for held in customers.diary.of(resource.spec.external_id)]
+    logs = [process.log for process in rig.processes] + [server.postgresql.log for server in rig.customers]
+    report.broken += itertools.chain(not_well(rig), not_dead(rig, helds), badly_recorded(rig), crashes(rig), told(logs, helds))
     judge_deadlines(report, rig, deeds)
 
 
@@ -167,11 +172,10 @@ def not_well(rig: ChaosRig) -> Iterator[str]:
                 yield f"{resource.name}: {held.login.username} does not log in on port {door.port}"
 
 
-def not_dead(rig: ChaosRig, customers: Customers) -> Iterator[str]:
+def not_dead(rig: ChaosRig, helds: Sequence[Held]) -> Iterator[str]:
     """Values that Vercel once held and that still log in, or that nobody could tell of."""
     current = {credential.username for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)}
     retired = {credential.username for resource in rig.resources for credential in rig.staged(resource, Stage.RETIRED)}
-    helds = [held for resource in rig.resources for held in customers.diary.of(resource.spec.external_id)]
     doors = {held.door.login.username: held.door for held in helds if held.door.login.username not in current}
     yield from (f"{name} was held by Vercel and is not retired" for name in sorted(doors.keys() - retired))
     with ThreadPoolExecutor(KNOCKERS) as pool:
@@ -197,11 +201,9 @@ def crashes(rig: ChaosRig) -> Iterator[str]:
         yield from (f"{process.name} fell over: {line['event']}" for line in process.lines() if is_crash(line))
 
 
-def told(rig: ChaosRig, customers: Customers) -> Iterator[str]:
+def told(logs: Iterable[Path], helds: Iterable[Held]) -> Iterator[str]:
     """Passwords that Vercel was ever given, in the log of a process or of a server."""
-    helds = [held for resource in rig.resources for held in customers.diary.of(resource.spec.external_id)]
     passwords = {held.door.login.password.reveal(): held.door.login.username for held in helds}
-    servers = [one.postgresql.log for one in rig.customers]
-    for log in [process.log for process in rig.processes] + servers:
+    for log in logs:
         words = set(LIKE_A_PASSWORD.findall(log.read_text(errors="replace")))
         yield from (f"{log.name} tells the password of {passwords[one]}" for one in sorted(words & passwords.keys()))

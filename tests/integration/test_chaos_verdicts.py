@@ -11,7 +11,7 @@ import pytest
 from rotation.model import Resource
 from rotation.states import ResourceState
 from tests.chaos.customers import Customers
-from tests.chaos.verdicts import orphans, wanted
+from tests.chaos.verdicts import orphans, told, wanted
 from tests.postgresql_tenants import as_superuser
 from tests.processes import eventually
 from tests.rigs import CustomersServer
@@ -20,6 +20,7 @@ from worker.sandbox.vercel_world import Call, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from worker.sandbox.postgresql import PrivatePostgresql
 
@@ -111,3 +112,12 @@ def test_a_customer_whom_nobody_watches_is_visited(postgresql: PrivatePostgresql
     with customers:
         assert eventually(lambda: customers.refused, within=30)
     assert {(one.username, one.code) for one in customers.refused} == {(login, "28P01")}
+
+
+def test_a_password_that_vercel_was_given_is_found_in_a_log(postgresql: PrivatePostgresql, tmp_path: Path) -> None:
+    password = "Of" * 16
+    helds = watched(postgresql, password, "x" + password, grace=60).diary.of("store")
+    (log := tmp_path / "worker0.log").write_text(f"connecting to postgresql://chaos_customer:{password}@host\n")
+    assert list(told([log], helds)) == ["worker0.log tells the password of chaos_customer"]
+    log.write_text("connecting to postgresql://chaos_customer:***@host\n")
+    assert list(told([log], helds)) == []
