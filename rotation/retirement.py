@@ -155,8 +155,8 @@ def _too_early(case: CredentialCase, ports: Ports) -> Wait | None:
         return Wait(until=None)
     if case.now < ends_at:
         return Wait(until=ends_at)
-    if case.credential.compromised:
-        return None  # it was promised no grace, so there is none to be cut short by a clock
+    if case.credential.compromised and case.resource.state is not ResourceState.LEAVING:
+        return None  # it was promised no grace, so there is none to be cut short by a clock; who leaves was told an end
     disagreement = driver.clocks_disagree(case, ports)
     if disagreement is not None:
         return disagreement

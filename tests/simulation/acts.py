@@ -309,6 +309,24 @@ def fail_over(world: World) -> None:
     world.dirty = True
 
 
+def lose_login(world: World) -> None:
+    """Somebody drops a login of ours by hand."""
+    there = [
+        (one.username, server)
+        for one in world.rows.credentials.values()
+        if one.stage not in ENDED_STAGES and one.username in world.engine.servers[server := world.server_of[one.resource_id]].roles
+    ]
+    lost = [(username, server) for username, server in there if (server, username) not in world.foreign]
+    if not lost:
+        return
+    username, server = world.draw.choice(lost)
+    world.tell(f"somebody drops the login {username}")
+    del world.engine.servers[server].roles[username]
+    world.engine.close_sessions(server, username)
+    world.lost[username] = server
+    world.dirty = True
+
+
 def clash(world: World) -> None:
     """Somebody else makes a login of the very name that one of ours is to have."""
     for one in world.rows.credentials.values():
@@ -386,6 +404,7 @@ ACTS: dict[Callable[[World], None], float] = {
     late_push: 8,
     late_act: 5,
     fail_over: 1,
+    lose_login: 0.1,
     clash: 0.4,
     limit: 1,
     flush: 1,

@@ -150,7 +150,7 @@ class EnginePort:
                 world.acted(name, resource, inputs)
                 return result
 
-            if world.goes_wrong(f"late engine.{name}"):
+            if world.goes_wrong(f"late engine.{name}", world.conditions.late):
                 world.on_its_way(f"{name} by {machine.name}", effect)
                 raise OutcomeUnknown("connection lost")
             result = effect()

@@ -63,6 +63,8 @@ class Temper(StrEnum):
     """Vercel says that it does not know resources."""
     FAILING = "failing"
     """Databases lose what was done, and answers of it."""
+    LOSING = "losing"
+    """Servers lose logins while people are in a hurry to be rid of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,14 @@ class Conditions:
     """How often a worker that crosses a boundary lets others go on there."""
     trouble: float
     """How often a boundary is where something goes wrong."""
+    late: float
+    """How often an act on a database is done when nobody waits for it any more, beside what goes wrong anyway."""
     steps: tuple[float, ...]
     pauses: tuple[float, ...]
     suspends: bool
     """Whether a machine's monotonic clock stands still with it, as when a virtual machine is suspended."""
+    look: float
+    """How often the logins of a server are looked at."""
     flight: float
     """How long a push that was let go may take to arrive, at most."""
     answers: tuple[Answer, ...]
@@ -110,9 +116,11 @@ def drawn(draw: random.Random) -> Conditions:
         acts=draw.choice((120, 240, 480)),
         switching=draw.choice((0.1, 0.4, 1.0)),
         trouble=draw.choice((0.0, 0.01, 0.03, 0.08)),
+        late=0.0,
         steps=draw.choice((STEPS["quick"], STEPS["usual"], STEPS["usual"], STEPS["long"])),
         pauses=draw.choice(tuple(PAUSES.values())),
         suspends=draw.random() < 0.3,
+        look=draw.choice((5.0, MINUTE)),
         flight=draw.choice((5.0, 100.0, 299.0)),
         answers=TAKEN * 4 + DOUBTFUL * doubt + REFUSING * refusals,
         emergencies=0.2,
@@ -125,9 +133,18 @@ def drawn(draw: random.Random) -> Conditions:
     )
     match usual.temper:
         case Temper.HURRIED:
-            favoured = {"ask": 3.0, "push_again": 5.0, "extend": 2.0, "late_push": draw.choice((0.2, 2.0)), "leave": 2.0}
+            favoured = {"ask": 3.0, "push_again": 5.0, "extend": 3.0, "late_push": draw.choice((0.2, 2.0)), "leave": 2.0}
             answers_ = TAKEN * 3 + DOUBTFUL * 2 + REFUSING * refusals
-            return replace(usual, resources=1, flight=299.0, steps=HURRIED_STEPS, answers=answers_, favoured=favoured, emergencies=0.5)
+            return replace(
+                usual,
+                resources=1,
+                late=draw.choice((0.0, 0.3)),
+                steps=HURRIED_STEPS,
+                flight=299.0,
+                answers=answers_,
+                emergencies=0.5,
+                favoured=favoured,
+            )
         case Temper.WRONG_CLOCKS:
             favoured = {"jump": 3.0, "ask": 3.0}
             return replace(usual, jumps=JUMPS, favoured=favoured, steps=draw.choice((STEPS["usual"], HURRIED_STEPS)), trouble=0.01)
@@ -136,5 +153,18 @@ def drawn(draw: random.Random) -> Conditions:
         case Temper.FAILING:
             favoured = {"fail_over": 10.0, "clash": 8.0, "late_act": 2.0, "server_outage": 3.0}
             return replace(usual, trouble=draw.choice((0.03, 0.08)), favoured=favoured)
+        case Temper.LOSING:
+            favoured = {"lose_login": 30.0, "fail_over": 3.0, "ask": 2.0, "late_act": draw.choice((0.2, 1.0)), "time_passes": 0.3}
+            return replace(
+                usual,
+                resources=1,
+                acts=480,
+                trouble=draw.choice((0.01, 0.03)),
+                late=0.3,
+                steps=STEPS["quick"],
+                look=1.0,
+                favoured=favoured,
+                emergencies=0.7,
+            )
         case _:
             return usual

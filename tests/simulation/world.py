@@ -10,6 +10,7 @@ import random
 from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
@@ -38,7 +39,7 @@ from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from rotation.model import Credential, PushOutcome, RenderedSecret, Resource
     from tests.fakes.engine import FakeRole
@@ -94,7 +95,7 @@ class World:
         self.clocks_were_wrong = False
         """Whether the store's clock or a worker's was ever set wrong: by such dates nobody can tell afterwards what came first."""
         self.store_clock = SimulatedClock(self.time)
-        self.terms = terms = Terms()
+        self.terms = terms = Terms(look=timedelta(seconds=self.conditions.look))
         self.backing = store(self.store_clock, terms)
         self.store: Any = self.backing.store
         self.rows = self.backing.rows
@@ -250,9 +251,9 @@ class World:
             self.tell(f"{machine.name} stands still for {seconds:g} s {name}")
             self.processes.give_way(process, seconds=seconds)
 
-    def goes_wrong(self, name: str) -> bool:
-        """Whether a call fails here; drawn anew each time."""
-        if not self.restless or self.draw.random() >= self.conditions.trouble:
+    def goes_wrong(self, name: str, more: float = 0.0) -> bool:
+        """Whether a call fails here, by so much more often than usual; drawn anew each time."""
+        if not self.restless or self.draw.random() >= self.conditions.trouble + more:
             return False
         self.tally.faults += 1
         self.tell(f"fault: {name}")

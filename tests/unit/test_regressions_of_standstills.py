@@ -167,3 +167,16 @@ def test_a_grace_begins_at_the_answer_also_on_a_machine_that_was_suspended_while
     go_on(world, world.rotate().rotation_id)
     assert world.states() == [RotationState.COMPLETED]
     assert world.credential(1).grace_ends_at == world.clock.now() + HOUR
+
+
+def test_the_end_that_a_leaving_customer_was_told_does_not_come_early_by_a_clock_for_a_compromised_login_either() -> None:
+    world = World()
+    world.rotate(Trigger.EMERGENCY)
+    world.sink.held.clear()
+    requests.leave(world.resource_id, "test", "uninstalled", world.ports, ends_in=HOUR)
+    with_a_clock_of_its_own(world, ahead=3 * HOUR)
+    world.sweep()
+    assert world.credential(1).stage is Stage.PREVIOUS
+    world.store.clock = world.clock
+    world.run(for_=4 * HOUR)
+    assert world.credential(1).stage is Stage.RETIRED
