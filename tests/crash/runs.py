@@ -24,7 +24,7 @@ from tests.crash import journal
 from tests.crash.boundaries import Boundary, Fault, Kind
 from tests.crash.rig import GRACE, CrashRig
 from tests.crash.scenarios import SCENARIOS
-from tests.crash.verdicts import assert_kept
+from tests.crash.verdicts import assert_kept, assert_not_lost
 from tests.rigs import prepared
 from tests.witnesses import Witness
 from worker.machine import MachineEntropy
@@ -169,6 +169,8 @@ def _watched(order: Order, rig: CrashRig, subject: Resource, bystander: Resource
         rested = time.monotonic()
         rig.wait("the customer has logged in", lambda: witness.accepted)
     assert_kept(rig, witness, subject, accepted)
+    if (order.fault is None or order.fault.kind is Kind.KILL) and not scenario.fails:
+        assert_not_lost(rig, subject)
     assert max(alive) <= MOST_ALIVE, f"I7: {max(alive)} logins were alive at a time"
     assert rig.snapshot(bystander) == before, "I11: something of another resource was touched"
     return rested - happened, witness.accepted

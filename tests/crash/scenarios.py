@@ -29,11 +29,15 @@ ACTOR = "crash points"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`begin` asks for something and gives the rotations that were accepted; `grace` is what the old login is promised at least."""
+    """`begin` asks for something and gives the rotations that were accepted; `grace` is what the old login is promised at least.
+
+    `fails`: its rotation may end as failed, whatever else happens.
+    """
 
     name: str
     begin: Callable[[CrashRig, Resource], tuple[str, ...]]
     grace: timedelta = GRACE
+    fails: bool = False
 
 
 class Prompt:
@@ -91,7 +95,7 @@ SCENARIOS = {
     one.name: one
     for one in (
         Scenario("schedule", schedule),
-        Scenario("failure", failure),
+        Scenario("failure", failure, fails=True),
         Scenario("missing", missing),
         Scenario("emergency", emergency, NOTHING),
         Scenario("again", again),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import redis
 
 from rotation.sensitive import Sensitive
-from rotation.states import Stage
+from rotation.states import RotationState, Stage
 from rotation.store.rules import ENDED_STATES
 from tests import promises
 from worker.sandbox.customers import address
@@ -37,6 +37,13 @@ def assert_kept(rig: CrashRig, witness: Witness, subject: Resource, accepted: tu
         assert one.ended_at is not None
         assert one.grace_ends_at <= one.ended_at <= one.grace_ends_at + LATEST, f"I2: {one.username} ended early or late"
     assert len(rows) <= len(accepted) + 1, "I7: repeated triggers piled up"
+
+
+def assert_not_lost(rig: CrashRig, subject: Resource) -> None:
+    """I4: what was asked for was done. That a process died is never a reason for a rotation to fail."""
+    states = {one.state for one in rig.rotations(subject)}
+    assert RotationState.COMPLETED in states, f"I4: no rotation has completed: {states}"
+    assert RotationState.FAILED not in states, "I4: a rotation failed because its worker died"
 
 
 def assert_broker_is_clean(rig: CrashRig) -> None:
