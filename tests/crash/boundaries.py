@@ -23,7 +23,7 @@ NEVER_FAIL = frozenset(
 
 READS = frozenset(
     {
-        *("due_resources", "server", "resource", "may_send", "owed_logins", "credentials_by_id", "standings"),
+        *("now", "due_resources", "server", "resource", "may_send", "owed_logins", "credentials_by_id", "standings"),
         *("check", "parity", "usage", "prove_refused", "list_logins", "find_logins", "clock"),
         *("resource_exists", "depth"),
     }
