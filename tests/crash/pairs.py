@@ -229,6 +229,7 @@ def _play(world: Doubtful, scenario: str) -> None:
         world.watching = False
         world.in_vain(len(world.cut_off))
         world.check_at_rest()
+        _assert_grace_was_given(world)
         _assert_recorded_once(world)
         _assert_not_lost(world, scenario)
     except (AssertionError, RolloverError) as error:
@@ -239,6 +240,15 @@ def _play(world: Doubtful, scenario: str) -> None:
 def _begun(world: Doubtful, scenario: str) -> None:
     SCENARIOS[scenario](world)
     world.watching = True
+
+
+def _assert_grace_was_given(world: Doubtful) -> None:
+    """I2: what ended had the grace of the policy, whatever its row says; unless somebody named another or could not wait."""
+    if any(one.grace is not None or one.trigger is Trigger.EMERGENCY for one in world.store.requests.values()):
+        return
+    for one in world.store.credentials.values():
+        if one.previous_at is not None and one.blocked_at is not None:
+            assert one.blocked_at >= one.previous_at + POLICY.grace, f"I2: {one.username} ended before its grace was over"
 
 
 def _assert_recorded_once(world: Doubtful) -> None:

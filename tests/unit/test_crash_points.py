@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from rotation import endings
+from rotation import endings, policy
 from tests.crash import pairs
 from tests.crash.boundaries import Boundary, Fault, Kind, Position, faults_at
 from tests.crash.cables import cut
@@ -60,6 +61,18 @@ def test_a_mistake_after_a_push_without_an_answer_is_found(monkeypatch: pytest.M
     assert "I1" in outcome.story
     assert str(lost) in outcome.story
     assert outcome.happened == 1, "it is found before the second one"
+
+
+def test_a_grace_that_is_too_short_is_found_though_its_row_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = policy.grace_end
+
+    def early(*arguments: Any) -> policy.Dated:  # noqa: ANN401 - as the real one
+        dated = real(*arguments)
+        return replace(dated, at=dated.at - timedelta(seconds=1))
+
+    monkeypatch.setattr(policy, "grace_end", early)
+    with pytest.raises(AssertionError, match="I2: orders_app ended before its grace was over"):
+        pairs.play("schedule")
 
 
 def test_the_same_pair_and_seed_tell_the_same_story() -> None:
