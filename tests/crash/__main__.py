@@ -77,7 +77,8 @@ def _in_process(report: Report, options: argparse.Namespace) -> None:
     random.Random(options.seed).shuffle(chosen)  # noqa: S311 - the same ones each time
     chosen = chosen[: options.pairs or 1]
     for done, outcome in enumerate(pairs.outcomes(chosen, os.cpu_count() or 1), start=1):
-        report.pairs[outcome.happened] += 1
+        report.pairs[outcome.happened - outcome.in_vain] += 1
+        report.pairs_missed += not outcome.happened
         report.pairs_in_vain += outcome.in_vain
         if outcome.story:
             report.broken_pairs += 1

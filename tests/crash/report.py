@@ -23,7 +23,9 @@ class Report:
     verdicts: list[Verdict] = field(default_factory=list)
     seconds: float = 0.0
     pairs: Counter[int] = field(default_factory=Counter)
-    """How many histories had so many of their two faults."""
+    """How many histories felt so many of their two faults."""
+    pairs_missed: int = 0
+    """Histories in which not even the first one happened."""
     pairs_in_vain: int = 0
     """How many faults of pairs have changed nothing."""
     broken_pairs: int = 0
@@ -52,7 +54,7 @@ class Report:
     @property
     def is_clean(self) -> bool:
         """Whether something went wrong, as ordered, and no promise was broken. Of two faults, the first must happen."""
-        return bool(self.tested or self.pairs) and not (self.violations or self.missed or self.broken_pairs or self.pairs[0])
+        return bool(self.tested or self.pairs) and not (self.violations or self.missed or self.broken_pairs or self.pairs_missed)
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Runs by port and kind."""
@@ -73,7 +75,7 @@ class Report:
             "runs_by_port_and_kind": self.counted(),
             "logins_of_customers": sum(one.logins for one in self.verdicts),
             "longest_to_rest": round(max((one.resumed for one in self.verdicts), default=0.0), 1),
-            "faults_that_did_not_happen": self.missed + self.pairs[0],
+            "faults_that_did_not_happen": self.missed + self.pairs_missed,
             "faults_without_effect": self.in_vain,
             "violations": self.violations,
             "seconds": round(self.seconds, 1),

@@ -163,7 +163,7 @@ def test_a_fault_that_changed_nothing_has_tested_nothing() -> None:
         Report(seed=1, found={PUSH: "schedule"}),
         Report(seed=1, verdicts=[KEPT, replace(KEPT, told=Told((), fired=False, in_vain=False))]),
         Report(seed=1, verdicts=[KEPT, replace(KEPT, story="I1")]),
-        Report(seed=1, pairs=Counter({2: 9, 0: 1})),
+        Report(seed=1, pairs=Counter({2: 9, 0: 1}), pairs_missed=1),
         Report(seed=1, pairs=Counter({2: 9}), broken_pairs=1),
     ],
     ids=["nothing was run", "a fault did not happen", "a promise was broken", "a pair did not happen", "a pair broke a promise"],
