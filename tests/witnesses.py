@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import psycopg
 
 from rotation.sensitive import Sensitive
-from worker.sandbox.customers import VARIABLE, address, connect
+from worker.sandbox.customers import VARIABLE, Answer, address, connect, knock
 from worker.sandbox.vercel_client import SandboxFailed
 
 if TYPE_CHECKING:
@@ -198,3 +198,32 @@ class Witness:
         """Whether it was still promised at that time, by what Vercel knows after it."""
         latest = next(held for held in reversed(self.diary.of(resource)) if held.door.login.username == username)
         return latest.until is None or at < latest.until + self._promises[resource]
+
+
+class LateWitness(Witness):
+    """Customers who were turned away by somebody's hand, and who count on their login from when it works again."""
+
+    def _watch(self, resource: str) -> None:
+        while not self._ending.wait(self.turn):
+            if knock(self._known(resource)[-1].door) is Answer.ACCEPTED:
+                break
+        super()._watch(resource)
+
+
+class LeavingDiary(Diary):
+    """What Vercel has held until its resources left, all of them when this diary was begun."""
+
+    def __init__(self, vercel: World | SandboxVercelClient) -> None:
+        super().__init__(vercel)
+        self._left_at = time.time()
+
+    def lately(self, resource: str) -> tuple[Held, ...]:
+        return tuple(held if held.until is not None else replace(held, until=self._left_at) for held in super().lately(resource))
+
+
+class LeavingWitness(Witness):
+    """Customers whose resource leaves at this moment: what Vercel holds is promised to work for the grace period, and no longer."""
+
+    def __init__(self, vercel: World | SandboxVercelClient, promises: Mapping[str, timedelta]) -> None:
+        super().__init__(vercel, promises)
+        self.diary = LeavingDiary(vercel)

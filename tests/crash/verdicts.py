@@ -8,9 +8,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation.states import RotationState, Stage
+from rotation.sensitive import Sensitive
+from rotation.states import ResourceState, RotationState, Stage
 from rotation.store.rules import ENDED_STATES
 from tests import promises
+from tests.rigs import roles
+from worker.sandbox.customers import Answer, address, knock
 
 if TYPE_CHECKING:
     from rotation.model import Resource
@@ -35,6 +38,15 @@ def assert_kept(rig: CrashRig, witness: Witness, subject: Resource, accepted: tu
         assert one.grace_ends_at <= one.blocked_at, f"I2: {one.username} ended early"
         assert one.ended_at <= one.grace_ends_at + LATEST, f"I2: {one.username} ended late"
     assert len(rows) <= len(accepted) + 1, "I7: repeated triggers piled up"
+
+
+def assert_gone(rig: CrashRig, subject: Resource) -> None:
+    """I3 and I9: of a resource that left nothing is left, and what Vercel held of it is refused."""
+    assert rig.store.resource(subject.id).state is ResourceState.GONE
+    assert {one.stage for one in rig.credentials(subject)} == {Stage.RETIRED}
+    assert roles(rig.server_of(subject), subject) == {}, "I3: a login of a resource that left is still there"
+    assert knock(address(Sensitive(rig.held(subject)))) is Answer.REFUSED
+    promises.assert_every_move_was_recorded_once(rig, subject)
 
 
 def assert_not_lost(rig: CrashRig, subject: Resource) -> None:
