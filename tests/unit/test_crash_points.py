@@ -12,9 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import endings, policy
+from rotation.errors import Unavailable
 from tests.crash import pairs
 from tests.crash.boundaries import Boundary, Fault, Kind, Position, faults_at
 from tests.crash.cables import cut
+from tests.crash.injector import Injector
 from tests.crash.journal import Journal, Told, told
 from tests.crash.mistakes import gives_up
 from tests.crash.report import Report
@@ -138,6 +140,35 @@ def test_connections_to_one_port_are_cut_and_others_go_on() -> None:
         assert lost.recv(1) == b""
         far_end.sendall(b"x")
         assert kept.recv(1) == b"x"
+
+
+class Shelf:
+    """A store of one method, without a connection to anybody."""
+
+    def resource(self, resource_id: str) -> str:
+        return resource_id
+
+
+LOOK = Boundary("store", "resource", "nothing in hand")
+
+
+def a_store_that_meets(fault: Fault, directory: Path) -> Any:  # noqa: ANN401 - it stands for a port
+    journal = Journal(directory / "journal")
+    return Injector(journal, fault, {"store": 9}, timedelta(0), chance=0.0).watched("store", Shelf())
+
+
+def test_a_call_fails_where_no_connection_was_there_to_be_cut(tmp_path: Path) -> None:
+    store = a_store_that_meets(Fault(LOOK, Position.BEFORE, Kind.RESET), tmp_path)
+    with pytest.raises(Unavailable):
+        store.resource("one")
+    assert store.resource("two") == "two"
+    assert told(tmp_path / "journal") == Told((LOOK,), fired=True, in_vain=False)
+
+
+def test_a_reset_after_a_call_that_left_no_connection_is_in_vain(tmp_path: Path) -> None:
+    store = a_store_that_meets(Fault(LOOK, Position.AFTER, Kind.RESET), tmp_path)
+    assert store.resource("one") == "one"
+    assert told(tmp_path / "journal") == Told((LOOK,), fired=True, in_vain=True)
 
 
 LOST_PUSH = Order(1, "schedule", Fault(PUSH, Position.LOST, Kind.KILL))
