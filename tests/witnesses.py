@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import psycopg
 
 from rotation.sensitive import Sensitive
-from worker.sandbox.customers import VARIABLE, address, connect
+from worker.sandbox.customers import VARIABLE, Answer, address, connect, knock
 from worker.sandbox.vercel_client import SandboxFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from worker.sandbox.vercel_world import World
 
 APPLICATION = "witness"
-REFUSALS = {"password authentication failed": "28P01", "is not permitted to log in": "28000", "permission denied for database": "42501"}
-"""What libpq says of a login that the server itself refused (it keeps the code to itself), and the SQLSTATE that goes with it."""
+FATAL = "FATAL:"
+TAKES_NOBODY = ("the database system is ", "terminating connection due to administrator command")
+"""What a server says that takes nobody at the moment: it starts, stops or recovers. With anything else it turns this login away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Refusal:
 
     resource: str
     username: str
-    code: str
+    said: str
+    """The server's words: libpq keeps the SQLSTATE to itself."""
     seconds_held: float
 
 
@@ -60,6 +62,14 @@ class Tally:
     late: int = 0
     """Refused when it was no longer promised."""
     refused: list[Refusal] = field(default_factory=list)
+
+
+def refusal(error: psycopg.OperationalError) -> str | None:
+    """What the server said to a login that it turned away; None if nobody has judged it: no connection, or a server that takes nobody."""
+    _, is_fatal, said = str(error).partition(FATAL)
+    if not is_fatal or any(words in said for words in TAKES_NOBODY):
+        return None
+    return said.strip().partition("\n")[0]
 
 
 class Diary:
@@ -117,7 +127,8 @@ class Witness:
         self.tallies = {name: Tally() for name in promises}
         self._promises = {name: grace.total_seconds() for name, grace in promises.items()}
         self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._watch, args=(name,), name=f"witness-{name}") for name in promises]
+        self._died: list[Exception] = []
+        self._threads = [self._thread(f"witness-{name}", self._watch, name) for name in promises]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -128,6 +139,19 @@ class Witness:
         self._ending.set()
         for thread in self._threads:
             thread.join()
+        if self._died and error is None:
+            raise self._died[0]
+
+    def _thread(self, name: str, act: Callable[..., None], *arguments: str) -> threading.Thread:
+        """One that is not begun. Whoever looks away has seen nothing: if it ends by an error, so does the test."""
+
+        def run() -> None:
+            try:
+                act(*arguments)
+            except Exception as error:  # noqa: BLE001 - whatever it is, `__exit__` raises it
+                self._died.append(error)
+
+        return threading.Thread(target=run, name=name)
 
     @property
     def refused(self) -> list[Refusal]:
@@ -160,11 +184,11 @@ class Witness:
             connect(held.door, APPLICATION).close()
         except psycopg.OperationalError as error:
             answered_at = time.time()
-            code = next((code for words, code in REFUSALS.items() if words in str(error)), None)
-            if code is None:
+            said = refusal(error)
+            if said is None:
                 tally.unreachable += 1
             elif self._was_promised(resource, held.door.login.username, answered_at):
-                tally.refused.append(Refusal(resource, held.door.login.username, code, answered_at - held.since))
+                tally.refused.append(Refusal(resource, held.door.login.username, said, answered_at - held.since))
             else:
                 tally.late += 1
         else:
@@ -174,3 +198,32 @@ class Witness:
         """Whether it was still promised at that time, by what Vercel knows after it."""
         latest = next(held for held in reversed(self.diary.of(resource)) if held.door.login.username == username)
         return latest.until is None or at < latest.until + self._promises[resource]
+
+
+class LateWitness(Witness):
+    """Customers who were turned away by somebody's hand, and who count on their login from when it works again."""
+
+    def _watch(self, resource: str) -> None:
+        while not self._ending.wait(self.turn):
+            if knock(self._known(resource)[-1].door) is Answer.ACCEPTED:
+                break
+        super()._watch(resource)
+
+
+class LeavingDiary(Diary):
+    """What Vercel has held until its resources left, all of them when this diary was begun."""
+
+    def __init__(self, vercel: World | SandboxVercelClient) -> None:
+        super().__init__(vercel)
+        self._left_at = time.time()
+
+    def lately(self, resource: str) -> tuple[Held, ...]:
+        return tuple(held if held.until is not None else replace(held, until=self._left_at) for held in super().lately(resource))
+
+
+class LeavingWitness(Witness):
+    """Customers whose resource leaves at this moment: what Vercel holds is promised to work for the grace period, and no longer."""
+
+    def __init__(self, vercel: World | SandboxVercelClient, promises: Mapping[str, timedelta]) -> None:
+        super().__init__(vercel, promises)
+        self.diary = LeavingDiary(vercel)

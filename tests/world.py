@@ -81,7 +81,6 @@ class World:
     current: Login | None = ADOPTED
     kill_at: int | None = None
     boundaries: list[str] = field(default_factory=list)
-    promised: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()

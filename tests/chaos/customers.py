@@ -8,7 +8,6 @@ grace: what Vercel holds must log in all the same. So must what it holds for tho
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
@@ -61,8 +60,8 @@ class Customers(Witness):
         self.watched = tuple(promises)
         self.tallies |= {name: Tally() for name in visited}
         self._promises |= dict.fromkeys(visited, 0.0)
-        self._threads.append(threading.Thread(target=self._read_news, name="news"))
-        self._threads.append(threading.Thread(target=self._visit, name="visits"))
+        self._threads.append(self._thread("news", self._read_news))
+        self._threads.append(self._thread("visits", self._visit))
         self._began = time.monotonic()
         self.seconds = 0.0
 

@@ -46,7 +46,7 @@ KNOCKERS = 8
 def judge(report: Report, rig: ChaosRig, customers: Customers, deeds: Deeds) -> None:
     """Write into the report whatever was broken."""
     report.refused += [
-        f"{one.username} of {one.resource} ({one.code}), {one.seconds_held:.2f} s after Vercel got it" for one in customers.refused
+        f"{one.username} of {one.resource} ({one.said}), {one.seconds_held:.2f} s after Vercel got it" for one in customers.refused
     ]
     report.early += early(rig)
     currents = [(resource, credential.username) for resource in rig.resources for credential in rig.staged(resource, Stage.CURRENT)]

@@ -23,7 +23,7 @@ NEVER_FAIL = frozenset(
 
 READS = frozenset(
     {
-        *("due_resources", "server", "resource", "may_send", "owed_logins", "credentials_by_id", "standings"),
+        *("now", "due_resources", "server", "resource", "may_send", "owed_logins", "credentials_by_id", "standings"),
         *("check", "parity", "usage", "prove_refused", "list_logins", "find_logins", "clock"),
         *("resource_exists", "depth"),
     }
@@ -108,6 +108,7 @@ def faults_at(boundary: Boundary) -> list[Fault]:
 
     * A call that is only computed changes nothing outside, so that before, lost and after are one; it has no other side to wait for.
     * A call that changes nothing has no answer whose loss would matter: lost is as before.
+    * Only over HTTP is an error said of what was done, by a gateway. Elsewhere an answer is lost with its connection, or waited for.
     * An error or a time-out after a call is one before the next call to the same port, which is a boundary of its own.
     """
     call = boundary.port, boundary.method
@@ -117,7 +118,7 @@ def faults_at(boundary: Boundary) -> list[Fault]:
         for position in Position
         if not (kind is Kind.ERROR and call in NEVER_FAIL)
         and not (call in COMPUTED and (position is not Position.BEFORE or kind in (Kind.RESET, Kind.TIMEOUT)))
-        and not (position is Position.LOST and changes_nothing(boundary))
+        and not (position is Position.LOST and (changes_nothing(boundary) or (kind is Kind.ERROR and boundary.port != SINK)))
         and not (position is Position.AFTER and kind in (Kind.ERROR, Kind.TIMEOUT))
     ]
 

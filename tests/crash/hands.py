@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rotation import generations
 from rotation.cases import CredentialCase, Move, RotationCase
+from rotation.states import ResourceState, Stage
 from tests.crash.boundaries import BROKER, NOTHING_IN_HAND, STORE, Boundary
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 CLAIMS = frozenset({"claim_rotation", "claim_credential"})
 A_WAIT = " a wait"
-LEADS_NOWHERE = (A_WAIT, " retired", " discarded")
-"""What is recorded with nothing to follow from it. Of two credentials that end side by side, either may be the first."""
+LEADS_NOWHERE = (A_WAIT, " previous", " retired", " discarded")
+"""What is recorded with nothing new to follow from it. Of two credentials that end side by side, either may be the first."""
 RECORDS = frozenset({"record_rotation", "record_credential"})
+MENDS = frozenset({"begin_mending", "end_mending"})
 SWEEPS = frozenset({"due_rotations", "due_credentials", "due_servers", "due_resources"})
-OF_NO_ROW = SWEEPS | {"amend", "server", "checkpoint"}
+OF_NO_ROW = SWEEPS | {"amend", "server", "checkpoint", "begin_mending"}
 """Calls that are never made for a row that is in hand."""
 
 
@@ -64,6 +66,8 @@ class Hands:
             if result is None and method in RECORDS and not boundary.method.endswith(LEADS_NOWHERE):
                 self._rested = f"after {boundary.method.partition(' ')[2]}"
             hand.take(_where(result))
+        if method in MENDS:
+            hand.take(_where(result))
         if method in SWEEPS:
             return replace(boundary, gives="rows") if result else replace(boundary, gives="none", where=NOTHING_IN_HAND)
         return boundary
@@ -101,7 +105,9 @@ def _where(case: object) -> str | None:
         case RotationCase():
             return f"rotation {case.rotation.state}{_circumstances(case)}"
         case CredentialCase():
-            return f"credential {case.credential.stage}"
+            # The last login of a resource that leaves takes it along; up to there it ends like any other.
+            is_last = case.credential.stage is Stage.BLOCKED and case.resource.state is ResourceState.LEAVING
+            return f"credential {case.credential.stage}{', leaving' if is_last else ''}"
         case _:
             return None
 

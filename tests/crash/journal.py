@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.boundaries import Boundary
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 ORDER = "CRASH_ORDER"
 FIRED = "fired"
+IN_VAIN = "in vain"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker has written so far: the boundaries that it passed, each once, in the order in which it came to them; whether the fault
+    that was ordered has happened; and whether that changed nothing, as there was no connection to be cut.
+    """
+
+    passed: tuple[Boundary, ...]
+    fired: bool
+    in_vain: bool
 
 
 def ordered(fault: Fault | None, journal: Path, servers: Mapping[str, int], chance: float) -> dict[str, str]:
@@ -40,6 +52,9 @@ class Journal:
     def fired(self) -> None:
         self._write({FIRED: True})
 
+    def in_vain(self) -> None:
+        self._write({IN_VAIN: True})
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -47,14 +62,11 @@ class Journal:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
-def passed(path: Path) -> list[Boundary]:
-    """The boundaries that a worker passed, each once, in the order in which it came to them."""
-    return list(dict.fromkeys(Boundary.read(line) for line in _lines(path) if FIRED not in line))
-
-
-def has_fired(path: Path) -> bool:
-    """Whether the fault that was ordered has happened."""
-    return any(FIRED in line for line in _lines(path))
+def told(path: Path) -> Told:
+    """By now."""
+    lines = _lines(path)
+    passed = dict.fromkeys(Boundary.read(line) for line in lines if "method" in line)
+    return Told(tuple(passed), any(FIRED in line for line in lines), any(IN_VAIN in line for line in lines))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

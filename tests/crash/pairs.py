@@ -5,6 +5,7 @@ The stories, the driver, the requests and the sampling of use are the real ones.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import random
@@ -12,7 +13,6 @@ import signal
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,9 +22,9 @@ from rotation.errors import OutcomeUnknown, RolloverError, Unavailable
 from rotation.model import Policy
 from rotation.states import RotationState, Trigger
 from rotation.store.rules import ENDED_STATES
-from tests.crash.boundaries import ENGINE, LIMITER, SEALER, SINK, STORE, Boundary, Kind, Position, faults_at
+from tests.crash.boundaries import COMPUTED, LIMITER, Kind, Position, faults_at
 from tests.crash.failures import Gives, failure
-from tests.crash.hands import Hands
+from tests.crash.faults import Faults
 from tests.fakes import sink as answers
 from tests.world import SPEC, Killed, World
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rotation.ports import Ports
+    from tests.crash.boundaries import Boundary, Fault
 
 POLICY = Policy(every=timedelta(days=300), grace=timedelta(minutes=30), blocked=timedelta(minutes=1), quiet=timedelta(minutes=1))
 DATE_HAS_COME = timedelta(days=301)
@@ -41,24 +42,13 @@ LONGEST_REST = 12
 """So many times as long: what is refused twice waits for a quarter of an hour each time."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Point:
-    """Where one of two faults happens."""
-
-    boundary: Boundary
-    position: Position
-
-    def __str__(self) -> str:
-        return f"{self.position} {self.boundary}"
-
-
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One history: the scenario, both points, and the number that draws what happens at them."""
+    """One history: the scenario, both faults, and its number."""
 
     scenario: str
-    first: Point
-    second: Point
+    first: Fault
+    second: Fault
     number: int
 
     def __str__(self) -> str:
@@ -67,36 +57,31 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a pair: how many of its faults happened, and the story if a promise was broken."""
+    """What came of a pair: how many of its faults happened, how many of those changed nothing, and the story if a promise was broken."""
 
     pair: Pair
     happened: int
+    in_vain: int
     story: str = ""
 
 
-class Doubtful(World):
+class Doubtful(World, Faults):
     """A world in which up to two things go wrong, one after the other, and which otherwise goes its way."""
 
-    def __init__(self, points: Sequence[Point] = (), seed: str = "") -> None:
+    def __init__(self, faults: Sequence[Fault] = ()) -> None:
+        Faults.__init__(self)
         self.passed: dict[Boundary, None] = {}
         self.told: list[str] = []
-        self.still = list(points)
-        self.happened = 0
-        self.draw = random.Random(seed)  # noqa: S311 - to be played again
-        self.next_fails: dict[str, Kind] = {}
-        self.hands = Hands()
+        self.still = list(faults)
+        self.happened: list[Fault] = []
+        self.vain = 0
+        self.cut_off: set[str] = set()
+        """The ports whose connections are gone, without anybody having noticed."""
         self.watching = False
-        super().__init__(spec=replace(SPEC, policy=POLICY))
+        World.__init__(self, spec=replace(SPEC, policy=POLICY))
         self.store.terms = replace(self.store.terms, hint=timedelta(seconds=1))
-        self.ports: Ports = replace(
-            self.ports,
-            store=_Watched(STORE, self.store, self),
-            engines={"postgresql": _Watched(ENGINE, self.engine, self)},
-            sink=_Watched(SINK, self.sink, self),
-            sealer=_Watched(SEALER, self.sealer, self),
-            limiter=_Watched(LIMITER, self.limiter, self),
-            terms=self.store.terms,
-        )
+        bare = replace(self.ports, store=self.store, engines={"postgresql": self.engine}, sink=self.sink, terms=self.store.terms)
+        self.ports: Ports = self.around(bare)
 
     # -- what the tasks do
 
@@ -135,61 +120,52 @@ class Doubtful(World):
         if not self.watching:
             return act()
         self.check()
-        boundary = self.hands.before(port, method, arguments)
-        point = self.still[0] if self.still else None
-        if point is not None and point.position is Position.BEFORE and boundary.may_become(point.boundary):
-            return self._failed(port, method, Position.BEFORE, self._happens(boundary), act)
-        if port in self.next_fails:
-            return self._failed(port, method, Position.BEFORE, self.next_fails.pop(port), act)
-        result = act()
-        boundary = self.hands.after(boundary, method, result)
+        if port in self.cut_off and (port, method) not in COMPUTED:
+            return super().call(port, method, arguments, lambda: self._finds_out(port, method))
+        return super().call(port, method, arguments, act)
+
+    def _finds_out(self, port: str, method: str) -> object:
+        """The first call over a connection that was cut."""
+        self.cut_off.remove(port)
+        failed = failure(port, method, Position.BEFORE, Kind.RESET)
+        if isinstance(failed, Gives):
+            return failed.answer
+        assert failed is not None
+        raise failed
+
+    def due(self) -> Fault | None:
+        return self.still[0] if self.still else None
+
+    def happens(self, fault: Fault) -> bool:
+        self.happened.append(self.still.pop(0))
+        self.told.append(f"{self.clock.now():%d %H:%M:%S} {fault}")
+        return True
+
+    def note(self, boundary: Boundary) -> None:
         self.passed[boundary] = None
         self.told.append(f"{self.clock.now():%d %H:%M:%S} {boundary}")
         self.check()
-        if point is not None and point.position is not Position.BEFORE and boundary == point.boundary:
-            kind = self._happens(boundary)
-            if point.position is Position.LOST or kind is Kind.KILL:
-                return self._failed(port, method, Position.LOST, kind, lambda: result)
-            self.next_fails[port] = kind
-        return result
 
-    def _happens(self, boundary: Boundary) -> Kind:
-        """The next fault is here and now."""
-        point = self.still.pop(0)
-        kind = self.draw.choice([one.kind for one in faults_at(point.boundary) if one.position is point.position])
-        self.happened += 1
-        self.told.append(f"{self.clock.now():%d %H:%M:%S} {kind} {point.position} {boundary}")
-        return kind
+    def die(self) -> None:
+        self.in_vain(len(self.cut_off))  # nobody is left to find out
+        self.cut_off.clear()
+        raise Killed
 
-    def _failed(self, port: str, method: str, position: Position, kind: Kind, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - as above
-        if kind is Kind.KILL:
-            self.next_fails.clear()
-            raise Killed(port)
-        if kind is Kind.TIMEOUT:
-            self.clock.advance(self.store.terms.call_deadline)
-        failed = failure(port, method, position, kind)
-        if failed is None:
-            return act()
-        if isinstance(failed, Gives):
-            return failed.answer
-        raise failed
+    def wait(self) -> None:
+        self.clock.advance(self.store.terms.call_deadline)
 
+    def disconnect(self, port: str) -> bool:
+        return False  # there are no connections here: the call itself fails
 
-class _Watched:
-    def __init__(self, port: str, real: object, world: Doubtful) -> None:
-        self._port = port
-        self._real = real
-        self._world = world
+    def afterwards(self, port: str, fault: Fault) -> None:
+        if fault.kind is Kind.KILL:
+            self.die()
+        if port in self.cut_off:
+            self.in_vain()
+        self.cut_off.add(port)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - it stands for every method of the port
-        member = getattr(self._real, name)
-        if not callable(member) or name == "now":
-            return member
-
-        def call(*arguments: object, **named: object) -> object:
-            return self._world.call(self._port, name, arguments, lambda: member(*arguments, **named))
-
-        return call
+    def in_vain(self, count: int = 1) -> None:
+        self.vain += count
 
 
 # -- the scenarios
@@ -232,11 +208,18 @@ SCENARIOS: dict[str, Callable[[Doubtful], None]] = {
     "emergency": _emergency,
     "again": _again,
 }
+FAIL = frozenset({"failure"})
+"""Those whose rotation may end as failed, whatever else happens."""
 
 
-def play(scenario: str, points: Sequence[Point] = (), seed: str = "") -> Doubtful:
+def play(scenario: str, faults: Sequence[Fault] = ()) -> Doubtful:
     """One history, from its trigger to rest. Raises `AssertionError` when a promise is broken; what was told is a note on it."""
-    world = Doubtful(points, seed)
+    world = Doubtful(faults)
+    _play(world, scenario)
+    return world
+
+
+def _play(world: Doubtful, scenario: str) -> None:
     try:
         world._alive(lambda: _begun(world, scenario))
         for _ in range(LONGEST_REST):
@@ -244,17 +227,28 @@ def play(scenario: str, points: Sequence[Point] = (), seed: str = "") -> Doubtfu
             if not world.under_way() and world.store.rotations:
                 break
         world.watching = False
+        world.in_vain(len(world.cut_off))
         world.check_at_rest()
+        _assert_grace_was_given(world)
         _assert_recorded_once(world)
+        _assert_not_lost(world, scenario)
     except (AssertionError, RolloverError) as error:
         error.add_note("\n".join(world.told))
         raise
-    return world
 
 
 def _begun(world: Doubtful, scenario: str) -> None:
     SCENARIOS[scenario](world)
     world.watching = True
+
+
+def _assert_grace_was_given(world: Doubtful) -> None:
+    """I2: what ended had the grace of the policy, whatever its row says; unless somebody named another or could not wait."""
+    if any(one.grace is not None or one.trigger is Trigger.EMERGENCY for one in world.store.requests.values()):
+        return
+    for one in world.store.credentials.values():
+        if one.previous_at is not None and one.blocked_at is not None:
+            assert one.blocked_at >= one.previous_at + POLICY.grace, f"I2: {one.username} ended before its grace was over"
 
 
 def _assert_recorded_once(world: Doubtful) -> None:
@@ -269,33 +263,40 @@ def _assert_recorded_once(world: Doubtful) -> None:
     assert {one.state for one in world.store.rotations.values()} <= ENDED_STATES - {RotationState.ABANDONED}, "I4: a rotation has not ended"
 
 
+def _assert_not_lost(world: Doubtful, scenario: str) -> None:
+    """I4: what was asked for was done. That a process died is never a reason for a rotation to fail."""
+    if scenario in FAIL or any(fault.kind is not Kind.KILL for fault in world.happened):
+        return
+    assert RotationState.COMPLETED in world.states(), "I4: no rotation has completed"
+    assert RotationState.FAILED not in world.states(), "I4: a rotation failed because its worker died"
+
+
 # -- the pairs
 
 
-def points_of(scenario: str) -> list[Point]:
-    """Every (boundary, position) that a history without faults passes."""
+def faults_of(scenario: str) -> list[list[Fault]]:
+    """For every (boundary, position) that a history without faults passes, what can go wrong there and be felt."""
     return [
-        Point(boundary, position)
+        [fault for fault in faults_at(boundary) if fault.position is position and (boundary.port, fault.kind) != (LIMITER, Kind.RESET)]
         for boundary in play(scenario).passed
         for position in dict.fromkeys(fault.position for fault in faults_at(boundary))
     ]
 
 
-def pairs() -> Iterator[Pair]:
-    """All ordered pairs of all scenarios."""
-    number = 0
+def pairs(seed: int) -> Iterator[Pair]:
+    """All ordered pairs of points of all scenarios; what happens at each is drawn."""
+    numbers = itertools.count()
     for scenario in SCENARIOS:
-        points = points_of(scenario)
-        for first in points:
-            for second in points:
-                yield Pair(scenario, first, second, number)
-                number += 1
+        for first, second in itertools.product(faults_of(scenario), repeat=2):
+            number = next(numbers)
+            draw = random.Random(f"{seed}/{number}")  # noqa: S311 - to be played again
+            yield Pair(scenario, draw.choice(first), draw.choice(second), number)
 
 
-def outcomes(chosen: Sequence[Pair], seed: int, processes: int) -> Iterator[Outcome]:
+def outcomes(chosen: Sequence[Pair], processes: int) -> Iterator[Outcome]:
     """Play them side by side. To be called while the process has one thread."""
     with multiprocessing.get_context("fork").Pool(processes, quiet) as pool:
-        yield from pool.imap_unordered(partial(outcome, seed=seed), chosen, chunksize=50)
+        yield from pool.imap_unordered(outcome, chosen, chunksize=50)
 
 
 def quiet() -> None:
@@ -304,10 +305,12 @@ def quiet() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def outcome(pair: Pair, seed: int) -> Outcome:
+def outcome(pair: Pair) -> Outcome:
     """Play a pair."""
+    world = Doubtful((pair.first, pair.second))
+    story = ""
     try:
-        world = play(pair.scenario, (pair.first, pair.second), f"{seed}/{pair.number}")
+        _play(world, pair.scenario)
     except (AssertionError, RolloverError) as error:
-        return Outcome(pair, 2, "\n".join([str(pair), repr(error), *getattr(error, "__notes__", ())]))
-    return Outcome(pair, world.happened)
+        story = "\n".join([str(pair), repr(error), *getattr(error, "__notes__", ())])
+    return Outcome(pair, len(world.happened), world.vain, story)

@@ -15,18 +15,17 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import exists, func, make_url, or_, select
 
-from rotation.states import ALIVE_STAGES, Stage
+from rotation.states import ALIVE_STAGES, ResourceState, Stage
 from rotation.store.migration import migrate
 from rotation.store.rules import ENDED_STATES
-from rotation.store.tables import credentials, rotations
+from rotation.store.tables import credentials, resources, rotations
 from tests.acceptance.conftest import CUSTOMERS
 from tests.crash import journal
-from tests.crash.boundaries import Boundary, Fault, Kind
+from tests.crash.boundaries import Fault, Kind
 from tests.crash.rig import GRACE, CrashRig
 from tests.crash.scenarios import SCENARIOS
-from tests.crash.verdicts import assert_kept
+from tests.crash.verdicts import assert_gone, assert_kept, assert_not_lost
 from tests.rigs import prepared
-from tests.witnesses import Witness
 from worker.machine import MachineEntropy
 from worker.sandbox import fleet
 from worker.sandbox.postgresql import PrivatePostgresql
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rotation.model import Resource
+    from tests.crash.journal import Told
     from tests.crash.nursery import Nursery
+    from tests.crash.scenarios import Scenario
     from tests.processes import Process
     from tests.rigs import CustomersServer
     from worker.sandbox.fleet import Tenant
@@ -72,11 +73,10 @@ class Verdict:
     """What came of it. `story` is empty when every promise was kept."""
 
     order: Order
-    fired: bool
+    told: Told
     seconds: float
-    resumed: float
-    logins: int
-    boundaries: tuple[Boundary, ...] = ()
+    resumed: float = 0.0
+    logins: int = 0
     story: str = ""
 
 
@@ -133,20 +133,21 @@ def run(order: Order, servers: Servers, lane: int, nursery: Nursery) -> Verdict:
         databases: list[str] = []
         world.callback(servers.forget, databases)
         rig = world.enter_context(CrashRig(directory, [servers.customers], store_url, nursery, order.number))
-        resumed, logins, story = 0.0, 0, ""
         try:
             (subject,) = rig.add(grace=GRACE)
             databases.append(subject.spec.database.name)
             (bystander,) = rig.register([servers.bystanders[lane]], servers.customers)
-            resumed, logins = _watched(order, rig, subject, bystander)
+            told, resumed, logins = _watched(order, rig, subject, bystander)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's verdict
             story = "".join(traceback.format_exception(error)[-3:]) + rig.story() + "\n" + rig.last_words()
-        passed = tuple(journal.passed(rig.journal)) if order.fault is None else ()
-        return Verdict(order, journal.has_fired(rig.journal), time.monotonic() - began, resumed, logins, passed, story)
+            return Verdict(order, journal.told(rig.journal), time.monotonic() - began, story=story)
+        return Verdict(order, told, time.monotonic() - began, resumed, logins)
 
 
-def _watched(order: Order, rig: CrashRig, subject: Resource, bystander: Resource) -> tuple[float, int]:
-    """The run itself. Gives how long the world took to come to rest after the fault, and how often its customer logged in."""
+def _watched(order: Order, rig: CrashRig, subject: Resource, bystander: Resource) -> tuple[Told, float, int]:
+    """The run itself. Gives what the worker told until the world had come to rest, how long that took after the fault, and how often the
+    customer logged in. A fault that an idle worker met with when all was over has not happened.
+    """
     scenario = SCENARIOS[order.scenario]
     before = rig.snapshot(bystander)
     accepted = scenario.begin(rig, subject)
@@ -155,23 +156,28 @@ def _watched(order: Order, rig: CrashRig, subject: Resource, bystander: Resource
 
     def is_at_rest() -> bool:
         alive.append(_alive(rig, subject.id))
-        return _is_at_rest(rig, subject.id)
+        return _is_at_rest(rig, subject.id, scenario)
 
-    with Witness(rig.vercel, {subject.spec.external_id: scenario.grace}) as witness:
+    with scenario.witness(rig.vercel, {subject.spec.external_id: scenario.grace}) as witness:
         worker = rig.start_crashing_worker(order.worker, order.fault, chance)
         rig.start_beat()
         if order.fault is not None:
-            rig.wait("the fault happens, or all is over", lambda: journal.has_fired(rig.journal) or is_at_rest())
+            rig.wait("the fault happens, or all is over", lambda: journal.told(rig.journal).fired or is_at_rest())
         happened = time.monotonic()
-        if order.fault is not None and order.fault.kind is Kind.KILL and journal.has_fired(rig.journal):
+        if order.fault is not None and order.fault.kind is Kind.KILL and journal.told(rig.journal).fired:
             _replace(worker, rig)
         rig.wait("everything has come to rest", is_at_rest, RESUMED_SECONDS)
-        rested = time.monotonic()
+        rested, told = time.monotonic(), journal.told(rig.journal)
         rig.wait("the customer has logged in", lambda: witness.accepted)
+    if scenario.leaves:
+        rig.resources.remove(subject)
+        assert_gone(rig, subject)
+    elif (order.fault is None or order.fault.kind is Kind.KILL) and not scenario.fails:
+        assert_not_lost(rig, subject)
     assert_kept(rig, witness, subject, accepted)
     assert max(alive) <= MOST_ALIVE, f"I7: {max(alive)} logins were alive at a time"
     assert rig.snapshot(bystander) == before, "I11: something of another resource was touched"
-    return rested - happened, witness.accepted
+    return told, rested - happened, witness.accepted
 
 
 def _replace(worker: Process, rig: CrashRig) -> None:
@@ -187,12 +193,14 @@ def _alive(rig: CrashRig, resource_id: str) -> int:
         return connection.scalar(select(func.count()).select_from(credentials).where(mine)) or 0
 
 
-def _is_at_rest(rig: CrashRig, resource_id: str) -> bool:
-    """Whether something was rotated or given up by now, and nothing is under way. One cheap question, as it is asked often."""
+def _is_at_rest(rig: CrashRig, resource_id: str, scenario: Scenario) -> bool:
+    """Whether something was rotated or given up by now, or all is gone, and nothing is under way. A cheap question: it is asked often."""
     mine = rotations.c.resource_id == resource_id
+    its = credentials.c.resource_id == resource_id
+    gone = exists().where(resources.c.id == resource_id, resources.c.state == ResourceState.GONE)
     moving = or_(
         exists().where(mine, rotations.c.state.not_in(ENDED_STATES)),
-        exists().where(credentials.c.resource_id == resource_id, credentials.c.stage.not_in(ENDS)),
+        exists().where(its, or_(credentials.c.stage.not_in(ENDS), credentials.c.astray_at.is_not(None))),
     )
     with rig.store.database.reading() as connection:
-        return bool(connection.scalar(select(exists().where(mine) & ~moving)))
+        return bool(connection.scalar(select((gone if scenario.leaves else exists().where(mine)) & ~moving)))

@@ -1,7 +1,8 @@
 """What a run goes through: each a way from a trigger to rest, begun before the workers are there, so that they meet it from its first row.
 
 Together they pass through a rotation from the schedule to completion, a retirement to its proved end, samples of use, a failure with a
-discarded login, an emergency that goes past a push that does not end, and values that are pushed again.
+discarded login, an emergency that goes past a push that does not end, values that are pushed again, a login that somebody dropped and the
+healer makes again, one that is given a new end, and a resource that leaves.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import psycopg
+from psycopg import sql
+
 from rotation import driver, lifecycle, requests
-from rotation.states import AttemptState, Trigger
+from rotation.states import AttemptState, RotationState, Stage, Trigger
 from rotation.store.tables import resources
 from tests.crash.rig import GRACE
+from tests.witnesses import LateWitness, LeavingWitness, Witness
 from worker.sandbox.vercel_faults import answered
 
 if TYPE_CHECKING:
@@ -24,16 +29,23 @@ if TYPE_CHECKING:
     from tests.crash.rig import CrashRig
 
 NOTHING = timedelta(0)
+EXTENDED = GRACE + timedelta(seconds=1)
 ACTOR = "crash points"
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`begin` asks for something and gives the rotations that were accepted; `grace` is what the old login is promised at least."""
+    """`begin` asks for something and gives the rotations that were accepted; `grace` is what the old login is promised at least.
+
+    `fails`: its rotation may end as failed, whatever else happens. `leaves`: no login is left at its end. `witness` are its customers.
+    """
 
     name: str
     begin: Callable[[CrashRig, Resource], tuple[str, ...]]
     grace: timedelta = GRACE
+    fails: bool = False
+    leaves: bool = False
+    witness: type[Witness] = Witness
 
 
 class Prompt:
@@ -87,13 +99,49 @@ def again(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
     return (received.rotation_id,)
 
 
+def lost(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
+    """A superuser drops the login that Vercel holds: it is made again, as it was."""
+    rotated = _rotated(rig, resource)
+    (current,) = rig.staged(resource, Stage.CURRENT)
+    login = sql.Identifier(current.username)
+    with psycopg.connect(rig.server_of(resource).superuser_url(resource.spec.database.name), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(login))
+        connection.execute(sql.SQL("DROP ROLE {}").format(login))
+    return (rotated,)
+
+
+def extended(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
+    """A person gives the old login a new end: it is let in, and once more when nobody can still be blocking it."""
+    rotated = _rotated(rig, resource)
+    (previous,) = rig.staged(resource, Stage.PREVIOUS)
+    requests.extend(resource.id, previous.id, EXTENDED, ACTOR, rig.ports)
+    return (rotated,)
+
+
+def leaving(rig: CrashRig, resource: Resource) -> tuple[str, ...]:
+    """The customer has gone: nothing is rotated any more, and all logins go."""
+    requests.leave(resource.id, ACTOR, "a test wants it", rig.ports, ends_in=GRACE)
+    return ()
+
+
+def _rotated(rig: CrashRig, resource: Resource) -> str:
+    """A rotation that has completed by now. Gives its id."""
+    rotation_id = rig.trigger(resource)
+    driver.advance(lifecycle.STORY, rotation_id, rig.ports)
+    assert rig.rotation(rotation_id).state is RotationState.COMPLETED
+    return rotation_id
+
+
 SCENARIOS = {
     one.name: one
     for one in (
         Scenario("schedule", schedule),
-        Scenario("failure", failure),
+        Scenario("failure", failure, fails=True),
         Scenario("missing", missing),
         Scenario("emergency", emergency, NOTHING),
         Scenario("again", again),
+        Scenario("lost", lost, witness=LateWitness),
+        Scenario("extended", extended, EXTENDED),
+        Scenario("leaving", leaving, leaves=True, witness=LeavingWitness),
     )
 }

@@ -92,7 +92,7 @@ def test_customers_come_in_by_the_direct_door_with_what_vercel_holds(postgresql:
 def test_a_customer_who_is_turned_away_with_what_vercel_holds_is_a_refusal(postgresql: PrivatePostgresql, login: str) -> None:
     with watched(postgresql, "another", grace=60) as customers:
         assert eventually(lambda: customers.refused, within=30)
-    assert {(one.username, one.code) for one in customers.refused} == {(login, "28P01")}
+    assert {(one.username, one.said) for one in customers.refused} == {(login, f'password authentication failed for user "{login}"')}
 
 
 def test_a_customer_who_is_turned_away_within_the_grace_is_a_refusal(postgresql: PrivatePostgresql, login: str) -> None:
@@ -111,7 +111,7 @@ def test_a_customer_whom_nobody_watches_is_visited(postgresql: PrivatePostgresql
     customers = Customers(held(postgresql, "another"), {}, {PROXY: postgresql.port}, ["store"])
     with customers:
         assert eventually(lambda: customers.refused, within=30)
-    assert {(one.username, one.code) for one in customers.refused} == {(login, "28P01")}
+    assert {(one.username, one.said) for one in customers.refused} == {(login, f'password authentication failed for user "{login}"')}
 
 
 def test_a_password_that_vercel_was_given_is_found_in_a_log(postgresql: PrivatePostgresql, tmp_path: Path) -> None:
