@@ -11,7 +11,6 @@ from rotation.errors import LostClaim, Refused, Unavailable
 from rotation.model import Event
 from rotation.requests import Asked, Reception
 from rotation.states import Stage, Trigger
-from tests.simulation import conditions
 from tests.simulation.boundaries import LAST_BOUNDARY
 from tests.simulation.oracle import ENDED_STAGES
 from tests.simulation.violations import Violation
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from rotation.requests import Received
     from tests.simulation.world import World
 
-GRACES = (None, None, None, timedelta(0), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=9))
 KEPT_STAGES = (Stage.CURRENT, Stage.PREVIOUS)
 BATCH = 100
 
@@ -124,7 +122,7 @@ def ask(world: World) -> None:
     urgent = world.draw.random() < world.conditions.emergencies
     trigger = Trigger.EMERGENCY if urgent else world.draw.choice((Trigger.MANUAL, Trigger.VERCEL, Trigger.VERCEL))
     key = f"key {world.draw.random()}"
-    asked = Asked(trigger, "test", grace=world.draw.choice(GRACES), key=key)
+    asked = Asked(trigger, "test", grace=world.draw.choice(world.conditions.graces), key=key)
 
     def trigger_once() -> None:
         began_at = world.store_clock.now()
@@ -191,7 +189,7 @@ def extend(world: World) -> None:
 
 def revise(world: World) -> None:
     resource = world.rows.resources[_any_resource(world)]
-    spec = replace(resource.spec, policy=world.draw.choice(conditions.POLICIES), notify=world.draw.random() < 0.5)
+    spec = replace(resource.spec, policy=world.draw.choice(world.conditions.policies), notify=world.draw.random() < 0.5)
     ports = replace(world.ports["desk"], store=world.store)
     try:
         requests.revise(resource, spec, "test", ports)

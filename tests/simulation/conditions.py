@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.fakes.sink import Answer
 
 SECOND, MINUTE, HOUR, DAY = 1.0, 60.0, 3600.0, 86400.0
+A_SECOND = timedelta(seconds=1)
 
 
 def _policy(**changes: object) -> Policy:
@@ -32,6 +33,15 @@ POLICIES = (
     _policy(blocked=timedelta(minutes=1)),
     _policy(in_use=InUse.PROCEED, grace=timedelta(minutes=2), grace_vercel=timedelta(0), blocked=timedelta(0)),
 )
+
+HURRIED_POLICIES = (
+    _policy(grace=20 * A_SECOND, grace_vercel=5 * A_SECOND, blocked=timedelta(0), quiet=A_SECOND),
+    _policy(grace=timedelta(minutes=1), blocked=20 * A_SECOND, quiet=5 * A_SECOND),
+    _policy(every=timedelta(minutes=5), grace=timedelta(minutes=2), blocked=timedelta(0), quiet=A_SECOND),
+    POLICIES[1],
+)
+GRACES = (None, None, None, timedelta(0), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=9))
+HURRIED_GRACES = (None, None, timedelta(0), 20 * A_SECOND, timedelta(minutes=2))
 
 STEPS = {
     "quick": (0.2, 1.0, 2.0, 11.0),
@@ -73,6 +83,9 @@ class Conditions:
 
     temper: Temper
     resources: int
+    policies: tuple[Policy, ...]
+    graces: tuple[timedelta | None, ...]
+    """What people ask for by name; None: what the policy says."""
     installations: int
     servers: int
     acts: int
@@ -111,6 +124,8 @@ def drawn(draw: random.Random) -> Conditions:
     usual = Conditions(
         temper=draw.choice((Temper.USUAL, *Temper)),
         resources=draw.choice((1, 1, 2, 3)),
+        policies=POLICIES,
+        graces=GRACES,
         installations=draw.choice((1, 1, 2)),
         servers=draw.choice((1, 1, 2)),
         acts=draw.choice((120, 240, 480)),
@@ -131,15 +146,22 @@ def drawn(draw: random.Random) -> Conditions:
         hands=draw.choice((1, 2, 4)),
         favoured={},
     )
+    hurried = replace(
+        usual,
+        resources=1,
+        acts=960,
+        switching=min(usual.switching, 0.4),
+        policies=HURRIED_POLICIES,
+        graces=HURRIED_GRACES,
+        steps=HURRIED_STEPS,
+    )
     match usual.temper:
         case Temper.HURRIED:
             favoured = {"ask": 3.0, "push_again": 5.0, "extend": 3.0, "late_push": draw.choice((0.2, 2.0)), "leave": 2.0}
             answers_ = TAKEN * 3 + DOUBTFUL * 2 + REFUSING * refusals
             return replace(
-                usual,
-                resources=1,
+                hurried,
                 late=draw.choice((0.0, 0.3)),
-                steps=HURRIED_STEPS,
                 flight=299.0,
                 answers=answers_,
                 emergencies=0.5,
@@ -156,9 +178,7 @@ def drawn(draw: random.Random) -> Conditions:
         case Temper.LOSING:
             favoured = {"lose_login": 30.0, "fail_over": 3.0, "ask": 2.0, "late_act": draw.choice((0.2, 1.0)), "time_passes": 0.3}
             return replace(
-                usual,
-                resources=1,
-                acts=480,
+                hurried,
                 trouble=draw.choice((0.01, 0.03)),
                 late=0.3,
                 steps=STEPS["quick"],

@@ -167,7 +167,7 @@ class World:
             owns_all_secrets=True,
             database=Database(server=server, name=name, owner_role=f"{name}_owner", login_prefix=name),
             secrets=(SecretTemplate("DATABASE_URL", "postgresql://{username}:{password}@{host}:{port}/{database}"),),
-            policy=self.draw.choice(conditions.POLICIES),
+            policy=self.draw.choice(self.conditions.policies),
         )
         login = Login(f"{name}_app", Sensitive(f"the first password of {name}"))
         self.engine.add_login(server, login.username, login.password.reveal())
