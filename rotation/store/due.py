@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, exists, or_, select, text, update
+from sqlalchemy import and_, bindparam, case, exists, or_, select, text, update
 
 from rotation.store.database import per_dialect
 from rotation.store.tables import ALIVE, OPEN, UNENDED, credentials, resources, rotations, servers
@@ -30,20 +30,27 @@ def _unsent(table: Table, now: Moment) -> ColumnElement[bool]:
     return or_(table.c.hinted_until.is_(None), table.c.hinted_until <= now)
 
 
-def _claim(table: Table, unended: str) -> Build:
-    def build(now: Moment, until: Moment) -> ReturningUpdate[Any]:
-        return (
-            update(table)
-            .where(table.c.id == bindparam("row_id"), text(unended), table.c.due_at <= now, _free(table, now))
-            .values(fence=table.c.fence + 1, claimed_until=until)
-            .returning(table)
-        )
-
-    return build
+def _claim(table: Table, unended: str, now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    return (
+        update(table)
+        .where(table.c.id == bindparam("row_id"), text(unended), table.c.due_at <= now, _free(table, now))
+        .values(fence=table.c.fence + 1, claimed_until=until)
+        .returning(table)
+    )
 
 
-CLAIM_ROTATION = per_dialect(_claim(rotations, UNENDED))
-CLAIM_CREDENTIAL = per_dialect(_claim(credentials, ALIVE))
+def _claim_rotation(now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    return _claim(rotations, UNENDED, now, until)
+
+
+def _claim_credential(now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    # A healing that would outlast the claim was begun by a clock that was ahead. None is begun under the claim, so it is over by then.
+    mending = credentials.c.mending_until
+    return _claim(credentials, ALIVE, now, until).values(mending_until=case((mending > until, until), else_=mending))
+
+
+CLAIM_ROTATION = per_dialect(_claim_rotation)
+CLAIM_CREDENTIAL = per_dialect(_claim_credential)
 
 _ahead = rotations.alias("ahead")
 _waits_behind = and_(

@@ -93,10 +93,13 @@ END = (
 
 
 def _begin(now: Moment, until: Moment) -> ReturningUpdate[tuple[object, ...]]:
-    free = (or_(column.is_(None), column <= now) for column in (credentials.c.claimed_until, credentials.c.mending_until))
+    unclaimed = or_(credentials.c.claimed_until.is_(None), credentials.c.claimed_until <= now)
+    mending = credentials.c.mending_until
+    # One that would last longer than any does was begun by a clock that was ahead: it is over by the time that is written now.
+    nobodys = or_(mending.is_(None), mending <= now, mending > until)
     return (
         update(credentials)
-        .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None), *free)
+        .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None), unclaimed, nobodys)
         .values(mending_until=until)
         .returning(credentials)
     )

@@ -11,7 +11,7 @@ import pytest
 from rotation.cases import Move, Wait
 from rotation.errors import Conflict, IllegalMove, LostClaim
 from rotation.states import ResourceState, Stage
-from tests.store_benches import DAY, MINUTE, begin, complete, register
+from tests.store_benches import DAY, HOUR, MINUTE, begin, complete, register
 from tests.store_samples import SERVER, blocked, completed, credential, event, failed, fresh, present, retired, verified
 
 if TYPE_CHECKING:
@@ -165,6 +165,28 @@ def test_only_what_is_astray_is_put_right_and_by_one_at_a_time(bench: Bench, res
     assert bench.store.begin_mending(login.id) is None
     bench.advance(bench.store.terms.mending)
     assert bench.store.begin_mending(login.id) is not None
+
+
+def test_a_healing_of_a_clock_that_was_ahead_is_taken_over_and_waited_for_no_longer_than_a_claim(bench: Bench, resource: Resource) -> None:
+    old = previous(bench, resource)
+    bench.store.note_astray([old.id])
+    bench.jump(HOUR)
+    assert bench.store.begin_mending(old.id) is not None
+    bench.jump(-HOUR)
+    again = present(bench.store.begin_mending(old.id))
+    assert present(again.credential.mending_until) <= bench.store.now() + bench.store.terms.mending
+
+    bench.jump(HOUR)
+    assert bench.store.begin_mending(old.id) is not None
+    bench.jump(-HOUR)
+    bench.store.amend(resource.id, lambda case: (Move(event("x"), credentials=_due(case, old.id)), None))
+    case = present(bench.store.claim_credential(old.id))
+    assert case.now < present(case.credential.mending_until) <= case.now + bench.store.terms.claim
+    assert bench.credential(old.id).mending_until == case.credential.mending_until
+
+
+def _due(case: ResourceCase, credential_id: str) -> tuple[Credential, ...]:
+    return tuple(replace(one, due_at=case.now) for one in case.credentials if one.id == credential_id)
 
 
 def test_it_ends_once_with_one_event(bench: Bench, resource: Resource) -> None:

@@ -79,9 +79,10 @@ class Mending(Memory):
             now, row = self.now(), self.credentials.get(credential_id)
             if row is None or row.astray_at is None or not may_be_mended(row, self._mending_case(row)):
                 return None
-            if not self.holds[row.id].free(now) or (row.mending_until is not None and row.mending_until > now):
+            until = now + self.terms.mending
+            if not self.holds[row.id].free(now) or (row.mending_until is not None and now < row.mending_until <= until):
                 return None
-            self.credentials[row.id] = row = replace(row, mending_until=now + self.terms.mending)
+            self.credentials[row.id] = row = replace(row, mending_until=until)
             claim = Claim(row.id, row.fence, Deadline(self.clock.monotonic() + self.terms.mending.total_seconds()))
             alive = self._alive_credentials(row.resource_id)
             return CredentialCase(claim, now, row, self.resources[row.resource_id], alive, self._lengths[row.resource_id])

@@ -253,6 +253,44 @@ def test_a_healing_that_fails_is_tried_again_with_growing_pauses() -> None:
     assert max(pauses) > 60
 
 
+def test_a_login_recorded_while_the_clock_was_ahead_is_made_again_at_once() -> None:
+    world = rotated()
+    new = world.credential(2)
+    world.store.credentials[new.id] = replace(new, recorded_at=world.clock.now() + HOUR)
+    world.lose(2)
+
+    assert world.look() == (new.id,)
+
+    world.check()
+
+
+def test_a_healing_that_failed_while_the_clock_was_ahead_is_tried_again_when_it_is_right() -> None:
+    world = rotated()
+    world.lose(2)
+    world.clock.jump(HOUR)
+    health.look_after("pg-1", world.ports)
+    assert world.store.begin_mending(world.credential(2).id) is not None
+    world.clock.jump(-HOUR)
+
+    world.look()
+
+    world.check()
+    assert world.can_log_in(world.credential(2))
+
+
+def test_a_healing_that_began_while_the_clock_was_ahead_holds_up_no_emergency_after_it() -> None:
+    world = rotated()
+    world.lose(1)
+    world.clock.jump(HOUR)
+    world.look()
+    world.clock.jump(-HOUR)
+
+    world.rotate(Trigger.EMERGENCY)
+    world.run(for_=timedelta(minutes=1))
+
+    assert world.credential(1).stage is Stage.RETIRED
+
+
 def test_a_login_that_nobody_can_try_has_its_turn_all_the_same() -> None:
     world = rotated()
     world.sealer.lose_key("key-1")
