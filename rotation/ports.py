@@ -355,8 +355,11 @@ class Store(Protocol):
         """Those of these credentials that have a row, whatever their stage."""
         ...
 
-    def standings(self, server: str) -> tuple[Standing, ...]:
-        """Every resource on this server that is not gone, with the highest generation ever recorded for it."""
+    def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
+        """Every resource on this server that is not gone, with the highest generation ever recorded for it.
+
+        With `prefixes` at least those whose logins are named with one of them: it costs what they are.
+        """
         ...
 
     def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:

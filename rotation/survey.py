@@ -74,7 +74,8 @@ class Survey:
 def survey(server: Server, ports: Ports, *, tries: int | None = TRIES_A_LOOK) -> Survey:
     """Look at every login of ours on a server: the catalogs in two queries, and a few are logged in with, the longest untried first.
 
-    `tries` None logs in with each of them. Raises `Refused`, `Unavailable` or `OutcomeUnknown` when the server cannot be read.
+    `tries` None logs in with each of them. Raises `Refused`, `Unavailable` or `OutcomeUnknown` when the server cannot be read, and when
+    whose the others are cannot: one of those may tell that the store was set back, and that what seems lost was ended.
     """
     engine = ports.engines[server.engine]
     owed = ports.store.owed_logins(server.name)
@@ -130,7 +131,7 @@ def _lost(credential: Credential, login: KnownLogin | None, server: Server) -> F
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """The credentials that had their turn, what was found of those that were refused, and who was astray before and is no more."""
+    """The credentials that had their turn, what was found of those that did not get in, and who was astray before and is no more."""
 
     ids: tuple[str, ...]
     refused: tuple[Finding, ...]
@@ -149,15 +150,28 @@ def _log_in(owed: Sequence[Credential], server: Server, ports: Ports, tries: int
             break
         ids.append(credential.id)
         try:
-            get_in(credential, ports.store.resource(credential.resource_id), ports, deadline)
+            got_in = get_in(credential, ports.store.resource(credential.resource_id), ports, deadline)
         except Refused as error:
-            problem = f"its login is refused: {error}"
-            refused.append(Finding(Kind.LOST, server.name, credential.username, problem, credential, None, (credential.resource_id,)))
+            refused.append(_refused(credential, server, f"its login is refused: {error}"))
         except (Unavailable, OutcomeUnknown):
             continue
         else:
-            recovered += [credential] if credential.astray_at is not None else []
+            if credential.astray_at is None:
+                continue
+            if got_in or _is_forgotten(credential):
+                recovered.append(credential)
+            else:
+                refused.append(_refused(credential, server, "it was not as its row says, and nobody can open its password to try it"))
     return _Tried(tuple(ids), tuple(refused), tuple(recovered))
+
+
+def _refused(credential: Credential, server: Server, problem: str) -> Finding:
+    return Finding(Kind.LOST, server.name, credential.username, problem, credential, None, (credential.resource_id,))
+
+
+def _is_forgotten(credential: Credential) -> bool:
+    """Nothing is on record that it could be tried with, now or later, or made again from: that it is there is all that can be known."""
+    return credential.sealed_password is None and credential.sealed_verifier is None
 
 
 def _in_turn(owed: Sequence[Credential], ports: Ports) -> list[Credential]:
@@ -185,8 +199,10 @@ def _strays(marked: Sequence[KnownLogin], owed: Sequence[Credential], server: Se
         return ()
     # What was removed between the two looks was removed by its own retirement.
     still = {one.username for one in engine.find_logins(server, [one.username for one in strays], _deadline(ports))}
-    standings = ports.store.standings(server.name)
-    return tuple(_stray(one, rows, server, standings) for one in strays if one.username in still)
+    whose: dict[str, list[Standing]] = {}
+    for standing in ports.store.standings(server.name, sorted({one.prefix for one in strays if one.generation})):
+        whose.setdefault(standing.resource.spec.database.login_prefix, []).append(standing)
+    return tuple(_stray(one, rows, server, whose.get(one.prefix, ())) for one in strays if one.username in still)
 
 
 def _is_stray(login: KnownLogin, rows: Mapping[str, Credential]) -> bool:
@@ -194,7 +210,8 @@ def _is_stray(login: KnownLogin, rows: Mapping[str, Credential]) -> bool:
     return row is None or row.username != login.username or row.stage in ENDED
 
 
-def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, standings: Sequence[Standing]) -> Finding:
+def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, whose: Sequence[Standing]) -> Finding:
+    """`whose` are the resources that make names as this one's is."""
     row = rows.get(login.credential_id or "")
     if row is not None and row.username == login.username:
         problem = f"its credential is {row.stage}, and its login is there again"
@@ -202,7 +219,6 @@ def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, st
     if row is not None:
         problem = f"it carries the mark of {row.username}"
         return Finding(Kind.ORPHAN, server.name, login.username, problem, None, login)
-    whose = [one for one in standings if login.generation and one.resource.spec.database.login_prefix == login.prefix]
     ids = tuple(one.resource.id for one in whose)
     if any(login.generation > one.generations for one in whose):
         problem = "it has no row, and is newer than all that the store knows: was the store set back?"

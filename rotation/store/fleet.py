@@ -196,7 +196,7 @@ class Fleet:
                 _move_logins(connection, resource_id, spec.database.server)
             revision = before.revision + 1
             _insert_revision(connection, resource_id, revision, spec, end.now)
-            changed = {"server": spec.database.server, "engine": spec.engine, "revision": revision, **schedule_columns(schedule)}
+            changed = {**_written(spec), "revision": revision, **schedule_columns(schedule)}
             connection.execute(update(resources).where(resources.c.id == resource_id).values(changed))
             self.audit.append(connection, end, event)
             return read_resource(connection, resource_id)
@@ -277,13 +277,17 @@ def _read_server(connection: Connection, name: str) -> Server:
     return server_of(row)
 
 
+def _written(spec: ResourceSpec) -> dict[str, Any]:
+    """What stands on the resource's row of each revision, so that it can be looked for."""
+    return {"server": spec.database.server, "engine": spec.engine, "login_prefix": spec.database.login_prefix}
+
+
 def _resource_row(spec: ResourceSpec, resource_id: str, schedule: Schedule, now: datetime) -> dict[str, Any]:
     return {
         "id": resource_id,
         "installation_id": spec.installation_id,
         "external_id": spec.external_id,
-        "server": spec.database.server,
-        "engine": spec.engine,
+        **_written(spec),
         "state": "active",
         "revision": 1,
         "registered_at": now,

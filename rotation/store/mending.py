@@ -75,6 +75,8 @@ STANDINGS = (
     .where(resources.c.server == bindparam("on_server"), resources.c.state != text("'gone'"))
     .order_by(resources.c.id)
 )
+# The release before writes no prefix.
+NAMED = or_(resources.c.login_prefix.in_(bindparam("prefixes", expanding=True)), resources.c.login_prefix.is_(None))
 LOCKED = (
     select(credentials.c.id)
     .where(credentials.c.id.in_(bindparam("ids", expanding=True)))
@@ -124,13 +126,15 @@ def credentials_by_id(database: Database, ids: Sequence[str]) -> tuple[Credentia
         return tuple(credential_of(row) for some in _batches(ids) for row in connection.execute(BY_ID, {"ids": some}).mappings())
 
 
-def standings(database: Database, server: str) -> tuple[Standing, ...]:
+def standings(database: Database, server: str, prefixes: Sequence[str] | None) -> tuple[Standing, ...]:
     """As in the port."""
     with database.reading() as connection:
         place = connection.execute(select(servers).where(servers.c.name == server)).mappings().one_or_none()
         if place is None:
             return ()
-        rows = connection.execute(STANDINGS, {"on_server": server}).mappings()
+        wanted = {"on_server": server}
+        asked = STANDINGS if prefixes is None else STANDINGS.where(NAMED)
+        rows = connection.execute(asked, wanted if prefixes is None else {**wanted, "prefixes": list(prefixes)}).mappings()
         return tuple(
             Standing(
                 Resource(

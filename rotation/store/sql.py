@@ -253,9 +253,9 @@ class SqlStore(Fleet):
         """As in the port."""
         return mending.credentials_by_id(self.database, ids)
 
-    def standings(self, server: str) -> tuple[Standing, ...]:
+    def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
         """As in the port."""
-        return mending.standings(self.database, server)
+        return mending.standings(self.database, server, prefixes)
 
     def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:
         """As in the port."""

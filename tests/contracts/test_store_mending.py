@@ -105,6 +105,20 @@ def test_resources_are_listed_with_their_highest_generation(bench: Bench, resour
     assert mine == bench.store.resource(resource.id)
 
 
+def test_resources_are_listed_by_what_the_names_of_their_logins_begin_with(bench: Bench, resource: Resource) -> None:
+    renamed = replace(resource.spec, database=replace(resource.spec.database, login_prefix="renamed"))
+    other = register(bench, "store_2")
+    bench.store.revise(resource.id, renamed, resource.schedule, event("resource_revised"))
+
+    def listed(*prefixes: str) -> set[str]:
+        return {one.resource.id for one in bench.store.standings(SERVER.name, prefixes)}
+
+    assert listed("renamed") == {resource.id}
+    assert listed("renamed", other.spec.database.login_prefix) == {resource.id, other.id}
+    assert listed() == listed("nobodys") == set()
+    assert bench.store.standings("another server", ["renamed"]) == ()
+
+
 # Looks
 
 

@@ -48,13 +48,14 @@ class Mending(Memory):
         with self._lock:
             return tuple(self.credentials[one] for one in sorted(ids) if one in self.credentials)
 
-    def standings(self, server: str) -> tuple[Standing, ...]:
+    def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
         with self._lock:
             here = (self.resources[one] for one in sorted(self.resources))
             return tuple(
                 Standing(one, self._generations(one.id), self._open_rotation(one.id) is not None)
                 for one in here
                 if one.spec.database.server == server and one.state is not ResourceState.GONE
+                if prefixes is None or one.spec.database.login_prefix in prefixes
             )
 
     def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:

@@ -304,6 +304,36 @@ def test_a_login_that_nobody_can_try_has_its_turn_all_the_same() -> None:
     assert world.credential(2).astray_at is None
 
 
+def test_a_login_that_nobody_can_try_is_not_taken_to_work_again() -> None:
+    world = rotated()
+    refused = world.credential(2)
+    world.roles[refused.username] = replace(world.roles[refused.username], verifier="another")
+    health.look_after("pg-1", world.ports)
+    world.sealer.lose_key("key-1")
+
+    health.look_after("pg-1", world.ports)
+    assert world.credential(2).astray_at is not None
+    assert world.events("credential_healed") == 0
+
+    world.look()
+    world.check()
+    assert world.credential(2).astray_at is None
+    assert world.events("credential_healed") == 1
+
+
+def test_a_login_whose_secrets_are_destroyed_works_again_when_it_is_there() -> None:
+    world = rotated()
+    world.store.credentials[world.credential(1).id] = replace(world.credential(1), sealed_password=None, sealed_verifier=None)
+    role = world.roles.pop(ADOPTED.username)
+    world.look()
+    assert world.credential(1).astray_at is not None
+    world.roles[role.username] = role
+
+    world.look()
+
+    assert world.credential(1).astray_at is None
+
+
 def test_what_is_told_of_a_lost_login_is_told_once() -> None:
     world = rotated()
     username = world.credential(2).username
