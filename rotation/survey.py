@@ -144,7 +144,7 @@ def _log_in(owed: Sequence[Credential], server: Server, ports: Ports, tries: int
     refused: list[Finding] = []
     recovered: list[Credential] = []
     whole = _deadline(ports)
-    for credential in owed if tries is None else _in_turn(owed, ports)[:tries]:
+    for credential in owed if tries is None else _in_turn(owed, ports, tries):
         deadline = _deadline(ports) if tries is None else whole
         if deadline.left(ports.clock.monotonic()) <= 0:
             break
@@ -174,15 +174,20 @@ def _is_forgotten(credential: Credential) -> bool:
     return credential.sealed_password is None and credential.sealed_verifier is None
 
 
-def _in_turn(owed: Sequence[Credential], ports: Ports) -> list[Credential]:
-    """Those that are to be logged in with now: first what was astray, then the longest untried."""
+def _in_turn(owed: Sequence[Credential], ports: Ports, tries: int) -> list[Credential]:
+    """Those that are to be logged in with now, the longest untried first: what was astray, and the others.
+
+    Neither takes more than half of the tries while the other needs them: what nobody can put right must not keep all others untried.
+    """
     since = ports.store.now() - ports.terms.login_check
 
-    def turn(one: Credential) -> tuple[bool, datetime]:
-        return one.astray_at is None, one.tried_at or one.recorded_at - ports.terms.login_check
+    def turn(one: Credential) -> datetime:
+        return one.tried_at or one.recorded_at - ports.terms.login_check
 
-    due = (one for one in owed if one.astray_at is not None or one.tried_at is None or one.tried_at <= since)
-    return sorted(due, key=turn)
+    astray = sorted((one for one in owed if one.astray_at is not None), key=turn)
+    others = sorted((one for one in owed if one.astray_at is None and (one.tried_at is None or one.tried_at <= since)), key=turn)
+    again = astray[: max(tries // 2, tries - len(others))]
+    return [*again, *others[: tries - len(again)]]
 
 
 # -- logins that must not be there

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from rotation import driver, health, lifecycle, requests
+from rotation import driver, health, lifecycle, requests, survey
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.fakes.engine import FakeRole
-from tests.world import ADOPTED, Killed, World, with_policy
+from tests.world import ADOPTED, SPEC, Killed, World, with_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rotation.model import Credential
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -47,6 +51,9 @@ class Ward(World):
     @property
     def roles(self) -> dict[str, FakeRole]:
         return self.engine.server("pg-1").roles
+
+    def credential_of(self, login: Login) -> Credential:
+        return next(one for one in self.store.credentials.values() if one.username == login.username)
 
     def lose(self, generation: int) -> None:
         del self.roles[self.credential(generation).username]
@@ -319,6 +326,26 @@ def test_a_login_that_nobody_can_try_is_not_taken_to_work_again() -> None:
     world.check()
     assert world.credential(2).astray_at is None
     assert world.events("credential_healed") == 1
+
+
+def test_logins_that_stay_refused_keep_no_other_from_its_turn() -> None:
+    world = rotated()
+    current = world.credential(2)
+    for number in range(2 * survey.TRIES_A_LOOK):
+        username = f"other_{number}"
+        world.engine.add_login("pg-1", username, "another password")
+        spec = replace(SPEC, external_id=username, database=replace(SPEC.database, name=username, login_prefix=username))
+        requests.register(spec, Login(username, Sensitive("the password")), "test", world.ports)
+    refused = {one.id for one in world.store.credentials.values() if one.username.startswith("other_")}
+    world.store.note_astray(list(refused))
+    tried = set()
+    for _ in range(5):
+        world.clock.advance(world.store.terms.login_check)
+        health.look_after("pg-1", world.ports)
+        now = world.clock.now()
+        assert world.credential(2).tried_at == now
+        tried |= {one.id for one in world.store.credentials.values() if one.tried_at == now}
+    assert tried == {current.id, world.credential_of(ADOPTED).id} | refused
 
 
 def test_a_login_whose_secrets_are_destroyed_works_again_when_it_is_there() -> None:
