@@ -374,6 +374,12 @@ class Store(Protocol):
         """Note that the logins of these credentials are not as their rows say; of one that was noted before, nothing changes."""
         ...
 
+    def hint_astray(self, ids: Sequence[str], limit: int) -> tuple[str, ...]:
+        """The first of these credentials that were not sent to anybody lately; each is marked as sent for `Terms.hint`, or until a healing
+        of it begins.
+        """
+        ...
+
     def begin_mending(self, credential_id: str) -> CredentialCase | None:
         """Say, before it is done, that the login is made as its row says; `Terms.mending` is left for it, the deadline of the claim.
 

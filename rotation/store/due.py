@@ -26,7 +26,8 @@ def _free(table: Table, now: Moment) -> ColumnElement[bool]:
     return or_(table.c.claimed_until.is_(None), table.c.claimed_until <= now)
 
 
-def _unsent(table: Table, now: Moment) -> ColumnElement[bool]:
+def unsent(table: Table, now: Moment) -> ColumnElement[bool]:
+    """Nobody was told of the row lately."""
     return or_(table.c.hinted_until.is_(None), table.c.hinted_until <= now)
 
 
@@ -62,7 +63,7 @@ _not_paused = resources.c.state != "paused"
 
 def _due(table: Table, unended: str, now: Moment, *conditions: ColumnElement[bool]) -> Select[Any]:
     """The rows to send, locked; another tick's are skipped, not waited for."""
-    due = (table.c.due_at.is_not(None), text(f"{table.name}.{unended}"), table.c.due_at <= now, _free(table, now), _unsent(table, now))
+    due = (table.c.due_at.is_not(None), text(f"{table.name}.{unended}"), table.c.due_at <= now, _free(table, now), unsent(table, now))
     return (
         select(table.c.id)
         .join(resources, resources.c.id == table.c.resource_id)
@@ -103,7 +104,7 @@ def _due_resources(now: Moment, _until: Moment) -> Select[Any]:
 
 def _due_servers(now: Moment, until: Moment) -> ReturningUpdate[Any]:
     used = exists(select(resources.c.id).where(resources.c.server == servers.c.name, resources.c.state != text("'gone'")))
-    chosen = select(servers.c.name).where(_unsent(servers, now), used).order_by(servers.c.name).limit(bindparam("most"))
+    chosen = select(servers.c.name).where(unsent(servers, now), used).order_by(servers.c.name).limit(bindparam("most"))
     names = chosen.with_for_update(skip_locked=True, key_share=True).cte("chosen")
     return update(servers).where(servers.c.name.in_(select(names.c.name))).values(hinted_until=until).returning(servers.c.name)
 

@@ -18,6 +18,7 @@ from rotation.model import Resource, Standing
 from rotation.states import MADE_STATES, ResourceState
 from rotation.store.cases import read_resource_case
 from rotation.store.database import per_dialect
+from rotation.store.due import unsent
 from rotation.store.rows import credential_of, schedule_of, server_of
 from rotation.store.specs import spec_from_json
 from rotation.store.tables import ALIVE, OPEN, UtcTime, credentials, resource_revisions, resources, rotations, servers
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime, timedelta
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.dml import ReturningUpdate, Update
 
     from rotation.cases import Claim
@@ -86,6 +87,18 @@ LOCKED = (
 _noted = update(credentials).where(credentials.c.id.in_(bindparam("ids", expanding=True)))
 NOTE_TRIED = _noted.values(tried_at=bindparam("noted_at", type_=UtcTime()))
 NOTE_ASTRAY = _noted.where(credentials.c.astray_at.is_(None)).values(astray_at=bindparam("noted_at", type_=UtcTime()))
+
+
+def _unsent(now: Moment, _until: Moment) -> Select[tuple[str]]:
+    return select(credentials.c.id).where(credentials.c.id.in_(bindparam("ids", expanding=True)), unsent(credentials, now))
+
+
+def _hint(now: Moment, until: Moment) -> ReturningUpdate[tuple[str]]:
+    return _noted.where(unsent(credentials, now)).values(hinted_until=until).returning(credentials.c.id)
+
+
+UNSENT = per_dialect(_unsent)
+HINT = per_dialect(_hint)
 END = (
     update(credentials)
     .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None))
@@ -102,7 +115,7 @@ def _begin(now: Moment, until: Moment) -> ReturningUpdate[tuple[object, ...]]:
     return (
         update(credentials)
         .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None), unclaimed, nobodys)
-        .values(mending_until=until)
+        .values(mending_until=until, hinted_until=None)
         .returning(credentials)
     )
 
@@ -167,6 +180,20 @@ def note(database: Database, statement: Update, ids: Iterable[str]) -> None:
         with database.writing() as connection:
             connection.execute(LOCKED, {"ids": some})
             connection.execute(statement, {"ids": some, "noted_at": database.now_in(connection)})
+
+
+def hint(database: Database, ids: Sequence[str], limit: int, lasting: timedelta) -> tuple[str, ...]:
+    """As in the port. Rows are locked as for `note`."""
+    with database.reading() as connection:
+        statement, now = UNSENT[database.dialect], database.moment()
+        free = {row.id for some in _batches(ids) for row in connection.execute(statement, {"ids": some, **now})}
+    chosen = [one for one in ids if one in free][:limit]
+    sent: set[str] = set()
+    for some in _batches(chosen):
+        with database.writing() as connection:
+            connection.execute(LOCKED, {"ids": some})
+            sent.update(connection.scalars(HINT[database.dialect], {"ids": some, **database.moment(lasting)}))
+    return tuple(one for one in chosen if one in sent)
 
 
 def begin_mending(

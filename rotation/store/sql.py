@@ -269,6 +269,10 @@ class SqlStore(Fleet):
         """As in the port."""
         mending.note(self.database, mending.NOTE_ASTRAY, ids)
 
+    def hint_astray(self, ids: Sequence[str], limit: int) -> tuple[str, ...]:
+        """As in the port."""
+        return mending.hint(self.database, ids, limit, self.terms.hint)
+
     def begin_mending(self, credential_id: str) -> CredentialCase | None:
         """As in the port. Its deadline counts from before the query, so that it is over before the store says so."""
         until = Deadline(self.clock.monotonic() + self.terms.mending.total_seconds())

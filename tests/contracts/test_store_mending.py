@@ -162,6 +162,30 @@ def test_what_looking_tells_is_noted_and_no_move_writes_it(bench: Bench, resourc
     assert after.tried_at is not None
 
 
+def test_what_is_astray_is_sent_once_in_a_while_in_the_order_that_was_asked_for(bench: Bench, resource: Resource) -> None:
+    others = [register(bench, f"store_{number}") for number in range(2, 5)]
+    ids = [one.id for one in reversed(bench.store.owed_logins(SERVER.name))]
+    assert len(ids) == len((resource, *others))
+    assert bench.store.hint_astray(ids, 0) == ()
+    assert bench.store.hint_astray([*ids, "cred_unknown"], 3) == tuple(ids[:3])
+    assert bench.store.hint_astray(ids, 3) == tuple(ids[3:])
+    assert bench.store.hint_astray(ids, 3) == ()
+    bench.store.note_astray(ids)
+    assert bench.store.begin_mending(ids[1]) is not None
+    assert bench.store.hint_astray(ids, 3) == (ids[1],)
+    bench.advance(bench.store.terms.hint)
+    assert bench.store.hint_astray(ids, len(ids)) == tuple(ids)
+
+
+def test_what_was_sent_to_be_put_right_is_sent_to_its_end_when_that_comes(bench: Bench, resource: Resource) -> None:
+    old = previous(bench, resource)
+    assert bench.store.hint_astray([old.id], 1) == (old.id,)
+
+    bench.store.amend(resource.id, lambda case: (Move(event("x"), credentials=_due(case, old.id)), None))
+
+    assert bench.store.due_credentials(10) == (old.id,)
+
+
 # Putting right
 
 

@@ -75,6 +75,14 @@ class Mending(Memory):
             for row in self.credentials_by_id(ids):
                 self.credentials[row.id] = replace(row, astray_at=row.astray_at or self.now())
 
+    def hint_astray(self, ids: Sequence[str], limit: int) -> tuple[str, ...]:
+        with self._lock:
+            now = self.now()
+            chosen = tuple(one for one in ids if one in self.credentials and not self.holds[one].hinted(now))[:limit]
+            for one in chosen:
+                self.holds[one].hinted_until = now + self.terms.hint
+            return chosen
+
     def begin_mending(self, credential_id: str) -> CredentialCase | None:
         with self._lock:
             now, row = self.now(), self.credentials.get(credential_id)
@@ -84,6 +92,7 @@ class Mending(Memory):
             if not self.holds[row.id].free(now) or (row.mending_until is not None and now < row.mending_until <= until):
                 return None
             self.credentials[row.id] = row = replace(row, mending_until=until)
+            self.holds[row.id].hinted_until = None
             claim = Claim(row.id, row.fence, Deadline(self.clock.monotonic() + self.terms.mending.total_seconds()))
             alive = self._alive_credentials(row.resource_id)
             return CredentialCase(claim, now, row, self.resources[row.resource_id], alive, self._lengths[row.resource_id])
