@@ -131,7 +131,7 @@ class Engine(Protocol):
 
         `like` is the user name of the current credential, None for the first. Gives what `parity` would say now, and nothing for the
         first; `Unavailable` while that one is gone itself. A login of that name without our marker for this credential is a name
-        clash, `Refused`; only one that was adopted may carry none.
+        clash, `Refused`, unless it was adopted: then it may carry none, or that of an earlier credential.
         """
         ...
 
@@ -351,8 +351,8 @@ class Store(Protocol):
         """Every credential whose login must work on this server now; none of a resource that we hold back ourselves."""
         ...
 
-    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
-        """Those of these credentials that have a row, whatever their stage."""
+    def credentials_by_id(self, ids: Sequence[str], *, server: str = "", usernames: Sequence[str] = ()) -> tuple[Credential, ...]:
+        """Those of these credentials that have a row, whatever their stage, and those whose logins have these names on a server now."""
         ...
 
     def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:

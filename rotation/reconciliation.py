@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rotation import health, restores
-from rotation.errors import OutcomeUnknown, Refused, Unavailable
+from rotation.errors import Conflict, OutcomeUnknown, Refused, Unavailable
 from rotation.survey import Kind, changes, survey
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _bring_on(standing: Standing, unknown: tuple[KnownLogin, ...], server: Serve
         return line
     try:
         done = restores.bring_on(resource.id, unknown, actor, "the store was set back", ports)
-    except (Refused, Unavailable, OutcomeUnknown) as error:
+    except (Refused, Unavailable, OutcomeUnknown, Conflict) as error:
         return Line(line.kind, line.server, names, resource.id, str(error), remedy, mended=False)
     if done is not None and done.paused:
         remedy += f"; it is paused: `rollover resource resume {resource.name}`"

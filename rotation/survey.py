@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rotation.cases import Deadline
 from rotation.errors import OutcomeUnknown, Refused, Unavailable
 from rotation.model import Login, SealContext
-from rotation.states import Stage
+from rotation.states import ALIVE_STAGES, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ def _lost(credential: Credential, login: KnownLogin | None, server: Server) -> F
         problem = "its login is gone"
     elif not login.can_log_in:
         problem = "its login may not log in"
-    elif login.credential_id not in (None, credential.id):
+    elif not credential.adopted and login.credential_id not in (None, credential.id):
         problem = "its login carries the mark of another credential"
     else:
         return None
@@ -198,8 +198,11 @@ def _strays(marked: Sequence[KnownLogin], owed: Sequence[Credential], server: Se
     others = [one for one in marked if one.credential_id is not None and must.get(one.credential_id) != one.username]
     if not others:
         return ()
-    rows = {one.id: one for one in ports.store.credentials_by_id([one.credential_id for one in others if one.credential_id])}
-    strays = [one for one in others if _is_stray(one, rows)]
+    ids, names = [one.credential_id for one in others if one.credential_id], [one.username for one in others]
+    rows = {one.id: one for one in ports.store.credentials_by_id(ids, server=server.name, usernames=names)}
+    # A login that we made and lost sight of may have been adopted since: whose it is, a person has said.
+    adopted = {one.username for one in rows.values() if one.adopted and one.stage in ALIVE_STAGES}
+    strays = [one for one in others if one.username not in adopted and _is_stray(one, rows)]
     if not strays:
         return ()
     # What was removed between the two looks was removed by its own retirement.

@@ -60,6 +60,9 @@ OWED = (
     .order_by(credentials.c.id)
 )
 BY_ID = select(credentials).where(credentials.c.id.in_(bindparam("ids", expanding=True)))
+BY_NAME = select(credentials).where(
+    credentials.c.server == bindparam("on_server"), credentials.c.username.in_(bindparam("names", expanding=True)), text(ALIVE)
+)
 STANDINGS = (
     select(
         resources,
@@ -133,10 +136,13 @@ def owed_logins(database: Database, server: str) -> tuple[Credential, ...]:
         return tuple(one for one, made in found if is_owed(one, now, made=made))
 
 
-def credentials_by_id(database: Database, ids: Sequence[str]) -> tuple[Credential, ...]:
+def credentials_by_id(database: Database, ids: Sequence[str], server: str, usernames: Sequence[str]) -> tuple[Credential, ...]:
     """As in the port."""
     with database.reading() as connection:
-        return tuple(credential_of(row) for some in _batches(ids) for row in connection.execute(BY_ID, {"ids": some}).mappings())
+        rows = [row for some in _batches(ids) for row in connection.execute(BY_ID, {"ids": some}).mappings()]
+        for some in _batches(usernames):
+            rows += connection.execute(BY_NAME, {"on_server": server, "names": some}).mappings()
+    return tuple({row["id"]: credential_of(row) for row in rows}.values())
 
 
 def standings(database: Database, server: str, prefixes: Sequence[str] | None) -> tuple[Standing, ...]:

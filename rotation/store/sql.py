@@ -249,9 +249,9 @@ class SqlStore(Fleet):
         """As in the port."""
         return mending.owed_logins(self.database, server)
 
-    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
+    def credentials_by_id(self, ids: Sequence[str], *, server: str = "", usernames: Sequence[str] = ()) -> tuple[Credential, ...]:
         """As in the port."""
-        return mending.credentials_by_id(self.database, ids)
+        return mending.credentials_by_id(self.database, ids, server, usernames)
 
     def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
         """As in the port."""

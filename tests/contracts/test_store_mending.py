@@ -79,6 +79,24 @@ def test_what_has_ended_or_is_blocked_need_not_work_and_is_found_by_its_id(bench
     assert bench.store.credentials_by_id([]) == ()
 
 
+def test_a_credential_is_found_by_the_name_that_its_login_has_on_a_server(bench: Bench, resource: Resource) -> None:
+    old = previous(bench, resource)
+    new = current(bench)
+
+    def found(*ids: str, server: str = SERVER.name) -> set[str]:
+        return {one.id for one in bench.store.credentials_by_id(ids, server=server, usernames=[old.username, "nobody"])}
+
+    assert found() == found(old.id) == {old.id}
+    assert found(new.id) == {old.id, new.id}
+    assert found(new.id, server="another server") == {new.id}
+    bench.advance(2 * DAY)
+    case = present(bench.store.claim_credential(old.id))
+    case = present(bench.store.record_credential(case, blocked(case)))
+    assert found() == {old.id}
+    bench.store.record_credential(case, retired(case))
+    assert found() == set()
+
+
 def test_no_login_of_a_resource_that_we_hold_must_work(bench: Bench, resource: Resource) -> None:
     hold(bench, resource, "the store was set back")
     held = bench.store.resource(resource.id)

@@ -38,15 +38,20 @@ class Mending(Memory):
 
     def _is_here(self, row: Credential, server: str) -> bool:
         resource = self.resources[row.resource_id]
-        return resource.spec.database.server == server and not resource.held_because
+        return self._server_of(row) == server and not resource.held_because
 
     def _is_made(self, row: Credential) -> bool:
         rotation = self._open_rotation(row.resource_id)
         return rotation is not None and rotation.state in MADE_STATES and rotation.credential_id == row.id
 
-    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
+    def credentials_by_id(self, ids: Sequence[str], *, server: str = "", usernames: Sequence[str] = ()) -> tuple[Credential, ...]:
         with self._lock:
-            return tuple(self.credentials[one] for one in sorted(ids) if one in self.credentials)
+            alive = (self.credentials[one] for one in self._alive) if usernames else ()
+            named = {one.id for one in alive if one.username in usernames and self._server_of(one) == server}
+            return tuple(self.credentials[one] for one in sorted({*ids, *named}) if one in self.credentials)
+
+    def _server_of(self, row: Credential) -> str:
+        return self.resources[row.resource_id].spec.database.server
 
     def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
         with self._lock:

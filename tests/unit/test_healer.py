@@ -15,7 +15,7 @@ from rotation.model import Login
 from rotation.sensitive import Sensitive
 from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
-from tests.fakes.engine import FakeRole
+from tests.fakes.engine import FakeRole, fake_verifier
 from tests.world import ADOPTED, SPEC, Killed, World, with_policy
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Ward(World):
         return self.engine.server("pg-1").roles
 
     def credential_of(self, login: Login) -> Credential:
-        return next(one for one in self.store.credentials.values() if one.username == login.username)
+        """The newest of that name."""
+        return next(one for one in reversed(self.store.credentials.values()) if one.username == login.username)
 
     def lose(self, generation: int) -> None:
         del self.roles[self.credential(generation).username]
@@ -217,6 +218,41 @@ def test_somebody_elses_login_of_that_name_is_left_alone_with_an_alarm() -> None
 
     assert world.roles[username].verifier == "theirs"
     assert [line["event"] for line in lines if line.get("alarm")] == ["login_lost", "orphan_found", "login_not_healed"]
+
+
+def test_a_login_that_was_kept_and_adopted_again_is_made_again_like_any_other() -> None:
+    world = rotated()
+    held = world.held_login()
+    assert held is not None
+    requests.leave(world.resource_id, "test", "", world.ports, ends_in=None)
+    requests.register(replace(SPEC, external_id="store_43"), held, "test", world.ports)
+    assert world.look() == ()
+
+    world.roles[held.username] = replace(world.roles[held.username], can_log_in=False)
+    world.look()
+    assert world.logs_in(held)
+
+    world.roles[held.username] = replace(world.roles[held.username], verifier="another")
+    world.clock.advance(world.store.terms.login_check)
+    world.look()
+    assert world.logs_in(held)
+    assert world.credential_of(held).astray_at is None
+
+
+def test_a_login_that_was_proved_dead_and_is_adopted_by_a_person_is_not_removed() -> None:
+    world = Ward()
+    for _ in range(2):
+        world.rotate()
+        world.settle()
+    dead = world.credential(2)
+    revived = FakeRole(dead.username, fake_verifier(Sensitive("password")).reveal(), marker=world.sealer.mark(dead.id))
+    world.roles[dead.username] = revived
+    spec = replace(SPEC, external_id="store_43", database=replace(SPEC.database, login_prefix="other"))
+    requests.register(spec, Login(dead.username, Sensitive("password")), "test", world.ports)
+
+    assert world.look() == ()
+
+    assert world.roles[dead.username] == revived
 
 
 def test_a_login_that_works_again_by_itself_is_astray_no_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,13 @@ from structlog.testing import capture_logs
 
 from rotation import health, requests
 from rotation.errors import Conflict
+from rotation.model import Login
 from rotation.reconciliation import after_restore, reconcile
+from rotation.requests import Asked
+from rotation.sensitive import Sensitive
 from rotation.states import ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
-from tests.world import ADOPTED, SERVER, World
+from tests.world import ADOPTED, SERVER, SPEC, World
 
 if TYPE_CHECKING:
     from tests.fakes.store import FakeStore
@@ -228,6 +232,51 @@ def test_a_login_without_a_resource_is_only_told() -> None:
     assert (line.kind, line.login, line.mended) == ("orphan", username, None)
     assert "by hand" in line.remedy
     assert username in roles
+
+
+def adopts(world: SetBack, username: str, prefix: str) -> str:
+    """A person registers a resource with a login that we made and know no more."""
+    password = Sensitive("the password that its customer uses")
+    spec = replace(SPEC, external_id="store_43", database=replace(SPEC.database, name=prefix, login_prefix=prefix))
+    return requests.register(spec, Login(username, password), "test", world.ports).id
+
+
+def test_a_login_that_was_made_after_the_backup_is_adopted_and_goes_on() -> None:
+    world = SetBack()
+    username, roles = "acme_g5_0123456789abcdef", world.engine.server("pg-1").roles
+    world.engine.add_login("pg-1", username, "the password that its customer uses")
+    roles[username] = replace(roles[username], marker=world.sealer.mark("cred_lost"), owner=SPEC.database.owner_role)
+    assert [one.kind for one in reconcile(SERVER, world.ports, apply=False)] == ["orphan"]
+
+    resource_id = adopts(world, username, "acme")
+
+    with capture_logs() as lines:
+        assert health.look_after("pg-1", world.ports) == ()
+    assert not lines
+    assert reconcile(SERVER, world.ports, apply=True) == ()
+    assert after_restore(SERVER, "test", world.ports, apply=True) == ()
+    requests.trigger(resource_id, Asked(Trigger.MANUAL, "test"), world.ports)
+    for _ in range(30):
+        world.work(for_=MINUTE)
+        world.clock.advance(HOUR)
+        assert world.store.resource(resource_id).state is ResourceState.ACTIVE
+    assert username not in roles
+
+
+def test_what_cannot_be_brought_on_is_told_and_keeps_no_other_waiting() -> None:
+    world = ahead()
+    username = next(name for name in world.engine.server("pg-1").roles if "_g4_" in name)
+    other = adopts(world, username, "other")
+    (adopted,) = (one for one in world.store.credentials.values() if one.username == username)
+    world.store.credentials[adopted.id] = replace(adopted, adopted=False)
+    world.sink.answers(answers.APPLIED_BUT_UNKNOWN)
+    requests.trigger(other, Asked(Trigger.MANUAL, "test"), world.ports)
+    world.sweep()
+
+    lines = after_restore(SERVER, "test", world.ports, apply=True)
+
+    assert [(one.resource_id, one.mended) for one in lines] == [(world.resource_id, False), (other, True)]
+    assert "belongs to another credential" in lines[0].problem
 
 
 # The store may be set back to any instant
