@@ -290,7 +290,7 @@ class Store(Protocol):
 
     def register(self, spec: ResourceSpec, resource_id: str, schedule: Schedule, current: Credential | None, event: Event) -> Resource:
         """Insert a resource, its first revision and, if it has one, its current credential. Raises `Conflict` when it exists already,
-        when its login belongs to another resource, `NotFound` for an unknown installation or server.
+        when its login or its login prefix belongs to another resource, `NotFound` for an unknown installation or server.
         """
         ...
 
@@ -299,7 +299,8 @@ class Store(Protocol):
     ) -> Resource:
         """A new revision of the spec. Rotations that are under way keep the revision with which they began.
 
-        Raises `LostClaim`, and writes nothing, when the resource has another schedule by now than `instead_of`.
+        Raises `LostClaim`, and writes nothing, when the resource has another schedule by now than `instead_of`; `Conflict` when its new
+        login prefix belongs to another resource.
         """
         ...
 

@@ -227,10 +227,11 @@ def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, wh
     if row is not None:
         problem = f"it carries the mark of {row.username}"
         return Finding(Kind.ORPHAN, server.name, login.username, problem, None, login)
-    ids = tuple(one.resource.id for one in whose)
-    if any(login.generation > one.generations for one in whose):
+    behind = tuple(one.resource.id for one in whose if login.generation > one.generations)
+    if behind:
         problem = "it has no row, and is newer than all that the store knows: was the store set back?"
-        return Finding(Kind.AHEAD, server.name, login.username, problem, None, login, ids)
+        return Finding(Kind.AHEAD, server.name, login.username, problem, None, login, behind)
+    ids = tuple(one.resource.id for one in whose)
     return Finding(Kind.ORPHAN, server.name, login.username, "it carries our mark and has no row", None, login, ids)
 
 

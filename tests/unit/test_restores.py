@@ -279,6 +279,54 @@ def test_what_cannot_be_brought_on_is_told_and_keeps_no_other_waiting() -> None:
     assert "belongs to another credential" in lines[0].problem
 
 
+def shares_its_prefix(world: SetBack, generation: int) -> str:
+    """Another resource that names its logins alike, as a store of before may have one."""
+    world.engine.add_login("pg-1", "other_app", "the password that its customer uses")
+    other = adopts(world, "other_app", "other")
+    resource = world.store.resource(other)
+    world.store.resources[other] = replace(
+        resource, spec=replace(resource.spec, database=replace(resource.spec.database, login_prefix=SPEC.database.login_prefix))
+    )
+    (row,) = (one for one in world.store.credentials.values() if one.resource_id == other)
+    world.store.credentials[row.id] = replace(row, generation=generation)
+    return other
+
+
+def test_only_what_was_set_back_is_held_when_another_resource_names_its_logins_alike() -> None:
+    world = ahead()
+    other = shares_its_prefix(world, generation=9)
+
+    health.look_after("pg-1", world.ports)
+
+    assert world.store.resource(world.resource_id).held_because
+    assert world.store.resource(other).state is ResourceState.ACTIVE
+    world.bring_on()
+    world.work(for_=12 * MINUTE)
+    assert world.states()[-1] is RotationState.COMPLETED
+
+
+def test_what_may_be_either_ones_login_is_told_and_neither_goes_on_before_a_person_says_whose_it_is() -> None:
+    world = ahead()
+    other = shares_its_prefix(world, generation=1)
+    health.look_after("pg-1", world.ports)
+    events = len(world.store.events)
+
+    lines = after_restore(SERVER, "test", world.ports, apply=True)
+
+    assert {(one.resource_id, one.mended) for one in lines} == {(None, None)}
+    assert all(f"{world.resource_id}, {other}" in one.remedy for one in lines)
+    assert len(world.store.events) == events
+    spec = world.store.resource(other).spec
+    renamed = replace(spec, database=replace(spec.database, login_prefix="other"))
+    requests.revise(world.store.resource(other), renamed, "test", world.ports)
+
+    world.bring_on()
+    world.work(for_=12 * MINUTE)
+
+    assert world.states()[-1] is RotationState.COMPLETED
+    assert {one.state for one in world.store.resources.values()} == {ResourceState.ACTIVE}
+
+
 # The store may be set back to any instant
 
 
