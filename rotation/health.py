@@ -91,7 +91,7 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     orphans = seen.of(Kind.ORPHAN, Kind.AHEAD)
     now = ports.store.now()
     ports.store.note_look(server_name, orphans=len(orphans), again=_looks_again_in(astray, now, ports))
-    return tuple(one.id for one in astray if now >= _tries_again_at(one))
+    return tuple(one.id for one in astray if now >= _tries_again_at(one, now, ports))
 
 
 def note(seen: Survey, ports: Ports, changed: tuple[Finding, ...] = ()) -> tuple[Credential, ...]:
@@ -204,14 +204,17 @@ def _looks_again_in(astray: tuple[Credential, ...], now: datetime, ports: Ports)
     """Sooner than usual where something is to be tried again soon."""
     if not astray:
         return None
-    first = min(map(_tries_again_at, astray))
+    first = min(_tries_again_at(one, now, ports) for one in astray)
     return min(max(SOON, first - now), ports.terms.look)
 
 
-def _tries_again_at(credential: Credential) -> datetime:
-    """At once, and after a try that failed with pauses that grow with the time for which it has been astray."""
-    if credential.mending_until is None or credential.astray_at is None:
-        return credential.recorded_at
+def _tries_again_at(credential: Credential, now: datetime, ports: Ports) -> datetime:
+    """At once, and after a try that failed with pauses that grow with the time for which it has been astray.
+
+    A try that would last longer than any does was noted by a clock that has been set right since.
+    """
+    if credential.mending_until is None or credential.astray_at is None or credential.mending_until > now + ports.terms.mending:
+        return now
     pause = max(credential.mending_until - credential.astray_at, timedelta(0)) / 2
     return credential.mending_until + min(pause, LONGEST_PAUSE)
 

@@ -131,7 +131,7 @@ class Engine(Protocol):
 
         `like` is the user name of the current credential, None for the first. Gives what `parity` would say now, and nothing for the
         first; `Unavailable` while that one is gone itself. A login of that name without our marker for this credential is a name
-        clash, `Refused`; only one that was adopted may carry none.
+        clash, `Refused`, unless it was adopted: then it may carry none, or that of an earlier credential.
         """
         ...
 
@@ -290,7 +290,7 @@ class Store(Protocol):
 
     def register(self, spec: ResourceSpec, resource_id: str, schedule: Schedule, current: Credential | None, event: Event) -> Resource:
         """Insert a resource, its first revision and, if it has one, its current credential. Raises `Conflict` when it exists already,
-        when its login belongs to another resource, `NotFound` for an unknown installation or server.
+        when its login or its login prefix belongs to another resource, `NotFound` for an unknown installation or server.
         """
         ...
 
@@ -299,7 +299,8 @@ class Store(Protocol):
     ) -> Resource:
         """A new revision of the spec. Rotations that are under way keep the revision with which they began.
 
-        Raises `LostClaim`, and writes nothing, when the resource has another schedule by now than `instead_of`.
+        Raises `LostClaim`, and writes nothing, when the resource has another schedule by now than `instead_of`; `Conflict` when its new
+        login prefix belongs to another resource.
         """
         ...
 
@@ -351,12 +352,15 @@ class Store(Protocol):
         """Every credential whose login must work on this server now; none of a resource that we hold back ourselves."""
         ...
 
-    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
-        """Those of these credentials that have a row, whatever their stage."""
+    def credentials_by_id(self, ids: Sequence[str], *, server: str = "", usernames: Sequence[str] = ()) -> tuple[Credential, ...]:
+        """Those of these credentials that have a row, whatever their stage, and those whose logins have these names on a server now."""
         ...
 
-    def standings(self, server: str) -> tuple[Standing, ...]:
-        """Every resource on this server that is not gone, with the highest generation ever recorded for it."""
+    def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
+        """Every resource on this server that is not gone, with the highest generation ever recorded for it.
+
+        With `prefixes` at least those whose logins are named with one of them: it costs what they are.
+        """
         ...
 
     def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:
@@ -369,6 +373,12 @@ class Store(Protocol):
 
     def note_astray(self, ids: Sequence[str]) -> None:
         """Note that the logins of these credentials are not as their rows say; of one that was noted before, nothing changes."""
+        ...
+
+    def hint_astray(self, ids: Sequence[str], limit: int) -> tuple[str, ...]:
+        """The first of these credentials that were not sent to anybody lately; each is marked as sent for `Terms.hint`, or until a healing
+        of it begins.
+        """
         ...
 
     def begin_mending(self, credential_id: str) -> CredentialCase | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rotation import health, restores
-from rotation.errors import OutcomeUnknown, Refused, Unavailable
+from rotation.errors import Conflict, OutcomeUnknown, Refused, Unavailable
 from rotation.survey import Kind, changes, survey
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ REMEDIES = {
     Kind.ORPHAN: "it stays; with `--after-restore` it gets a row, and goes after the grace of the next rotation",
 }
 NOBODYS = "it stays, as no resource is known that it may belong to: find out whose it is, and remove it by hand"
+SEVERAL = "it stays, as it may belong to any of {}: give all but its own another `login_prefix` with `rollover resource update`"
+"""New resources of one server have prefixes of their own; a store of before may have some that share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ def _mend(server: Server, seen: Survey, changed: tuple[Finding, ...], ports: Por
 
 def _line(finding: Finding, mended: bool | None) -> Line:  # noqa: FBT001 - as the field
     without_row = finding.kind in (Kind.AHEAD, Kind.ORPHAN)
-    remedy = NOBODYS if without_row and not finding.resource_ids else REMEDIES[finding.kind]
+    remedy = REMEDIES[finding.kind]
+    if without_row and len(finding.resource_ids) != 1:
+        remedy = SEVERAL.format(", ".join(finding.resource_ids)) if finding.resource_ids else NOBODYS
     whose = finding.resource_ids[0] if len(finding.resource_ids) == 1 else None
     return Line(finding.kind, finding.server, finding.username, whose, finding.problem, remedy, None if without_row else mended)
 
@@ -76,13 +80,16 @@ def _line(finding: Finding, mended: bool | None) -> Line:  # noqa: FBT001 - as t
 def after_restore(server: Server, actor: str, ports: Ports, *, apply: bool) -> tuple[Line, ...]:
     """What a store that was set back may have lost of the resources on a server; with `apply` each of them is brought on.
 
-    Raises as `reconcile` does.
+    One that may be behind a login of which nobody knows whose it is stays as it is: it would be held again at the next look. Raises as
+    `reconcile` does.
     """
     seen = survey(server, ports, tries=0)
+    unclear = {one for finding in seen.of(Kind.AHEAD) if len(finding.resource_ids) > 1 for one in finding.resource_ids}
     unknown = _by_resource(seen.of(Kind.AHEAD, Kind.ORPHAN))
     standings = ports.store.standings(server.name)
     concerned = [one for one in standings if one.resource.id in unknown or one.under_way or one.resource.held_because]
-    lines = [_bring_on(one, unknown.get(one.resource.id, ()), server, actor, ports, apply=apply) for one in concerned]
+    clear = [one for one in concerned if one.resource.id not in unclear]
+    lines = [_bring_on(one, unknown.get(one.resource.id, ()), server, actor, ports, apply=apply) for one in clear]
     others = [_line(one, None) for one in seen.of(Kind.AHEAD, Kind.ORPHAN) if len(one.resource_ids) != 1]
     return (*lines, *others)
 
@@ -109,7 +116,7 @@ def _bring_on(standing: Standing, unknown: tuple[KnownLogin, ...], server: Serve
         return line
     try:
         done = restores.bring_on(resource.id, unknown, actor, "the store was set back", ports)
-    except (Refused, Unavailable, OutcomeUnknown) as error:
+    except (Refused, Unavailable, OutcomeUnknown, Conflict) as error:
         return Line(line.kind, line.server, names, resource.id, str(error), remedy, mended=False)
     if done is not None and done.paused:
         remedy += f"; it is paused: `rollover resource resume {resource.name}`"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rotation.cases import Deadline
 from rotation.errors import OutcomeUnknown, Refused, Unavailable
 from rotation.model import Login, SealContext
-from rotation.states import Stage
+from rotation.states import ALIVE_STAGES, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +74,8 @@ class Survey:
 def survey(server: Server, ports: Ports, *, tries: int | None = TRIES_A_LOOK) -> Survey:
     """Look at every login of ours on a server: the catalogs in two queries, and a few are logged in with, the longest untried first.
 
-    `tries` None logs in with each of them. Raises `Refused`, `Unavailable` or `OutcomeUnknown` when the server cannot be read.
+    `tries` None logs in with each of them. Raises `Refused`, `Unavailable` or `OutcomeUnknown` when the server cannot be read, and when
+    whose the others are cannot: one of those may tell that the store was set back, and that what seems lost was ended.
     """
     engine = ports.engines[server.engine]
     owed = ports.store.owed_logins(server.name)
@@ -121,7 +122,7 @@ def _lost(credential: Credential, login: KnownLogin | None, server: Server) -> F
         problem = "its login is gone"
     elif not login.can_log_in:
         problem = "its login may not log in"
-    elif login.credential_id not in (None, credential.id):
+    elif not credential.adopted and login.credential_id not in (None, credential.id):
         problem = "its login carries the mark of another credential"
     else:
         return None
@@ -130,7 +131,7 @@ def _lost(credential: Credential, login: KnownLogin | None, server: Server) -> F
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """The credentials that had their turn, what was found of those that were refused, and who was astray before and is no more."""
+    """The credentials that had their turn, what was found of those that did not get in, and who was astray before and is no more."""
 
     ids: tuple[str, ...]
     refused: tuple[Finding, ...]
@@ -143,32 +144,50 @@ def _log_in(owed: Sequence[Credential], server: Server, ports: Ports, tries: int
     refused: list[Finding] = []
     recovered: list[Credential] = []
     whole = _deadline(ports)
-    for credential in owed if tries is None else _in_turn(owed, ports)[:tries]:
+    for credential in owed if tries is None else _in_turn(owed, ports, tries):
         deadline = _deadline(ports) if tries is None else whole
         if deadline.left(ports.clock.monotonic()) <= 0:
             break
         ids.append(credential.id)
         try:
-            get_in(credential, ports.store.resource(credential.resource_id), ports, deadline)
+            got_in = get_in(credential, ports.store.resource(credential.resource_id), ports, deadline)
         except Refused as error:
-            problem = f"its login is refused: {error}"
-            refused.append(Finding(Kind.LOST, server.name, credential.username, problem, credential, None, (credential.resource_id,)))
+            refused.append(_refused(credential, server, f"its login is refused: {error}"))
         except (Unavailable, OutcomeUnknown):
             continue
         else:
-            recovered += [credential] if credential.astray_at is not None else []
+            if credential.astray_at is None:
+                continue
+            if got_in or _is_forgotten(credential):
+                recovered.append(credential)
+            else:
+                refused.append(_refused(credential, server, "it was not as its row says, and nobody can open its password to try it"))
     return _Tried(tuple(ids), tuple(refused), tuple(recovered))
 
 
-def _in_turn(owed: Sequence[Credential], ports: Ports) -> list[Credential]:
-    """Those that are to be logged in with now: first what was astray, then the longest untried."""
+def _refused(credential: Credential, server: Server, problem: str) -> Finding:
+    return Finding(Kind.LOST, server.name, credential.username, problem, credential, None, (credential.resource_id,))
+
+
+def _is_forgotten(credential: Credential) -> bool:
+    """Nothing is on record that it could be tried with, now or later, or made again from: that it is there is all that can be known."""
+    return credential.sealed_password is None and credential.sealed_verifier is None
+
+
+def _in_turn(owed: Sequence[Credential], ports: Ports, tries: int) -> list[Credential]:
+    """Those that are to be logged in with now, the longest untried first: what was astray, and the others.
+
+    Neither takes more than half of the tries while the other needs them: what nobody can put right must not keep all others untried.
+    """
     since = ports.store.now() - ports.terms.login_check
 
-    def turn(one: Credential) -> tuple[bool, datetime]:
-        return one.astray_at is None, one.tried_at or one.recorded_at - ports.terms.login_check
+    def turn(one: Credential) -> datetime:
+        return one.tried_at or one.recorded_at - ports.terms.login_check
 
-    due = (one for one in owed if one.astray_at is not None or one.tried_at is None or one.tried_at <= since)
-    return sorted(due, key=turn)
+    astray = sorted((one for one in owed if one.astray_at is not None), key=turn)
+    others = sorted((one for one in owed if one.astray_at is None and (one.tried_at is None or one.tried_at <= since)), key=turn)
+    again = astray[: max(tries // 2, tries - len(others))]
+    return [*again, *others[: tries - len(again)]]
 
 
 # -- logins that must not be there
@@ -179,14 +198,19 @@ def _strays(marked: Sequence[KnownLogin], owed: Sequence[Credential], server: Se
     others = [one for one in marked if one.credential_id is not None and must.get(one.credential_id) != one.username]
     if not others:
         return ()
-    rows = {one.id: one for one in ports.store.credentials_by_id([one.credential_id for one in others if one.credential_id])}
-    strays = [one for one in others if _is_stray(one, rows)]
+    ids, names = [one.credential_id for one in others if one.credential_id], [one.username for one in others]
+    rows = {one.id: one for one in ports.store.credentials_by_id(ids, server=server.name, usernames=names)}
+    # A login that we made and lost sight of may have been adopted since: whose it is, a person has said.
+    adopted = {one.username for one in rows.values() if one.adopted and one.stage in ALIVE_STAGES}
+    strays = [one for one in others if one.username not in adopted and _is_stray(one, rows)]
     if not strays:
         return ()
     # What was removed between the two looks was removed by its own retirement.
     still = {one.username for one in engine.find_logins(server, [one.username for one in strays], _deadline(ports))}
-    standings = ports.store.standings(server.name)
-    return tuple(_stray(one, rows, server, standings) for one in strays if one.username in still)
+    whose: dict[str, list[Standing]] = {}
+    for standing in ports.store.standings(server.name, sorted({one.prefix for one in strays if one.generation})):
+        whose.setdefault(standing.resource.spec.database.login_prefix, []).append(standing)
+    return tuple(_stray(one, rows, server, whose.get(one.prefix, ())) for one in strays if one.username in still)
 
 
 def _is_stray(login: KnownLogin, rows: Mapping[str, Credential]) -> bool:
@@ -194,7 +218,8 @@ def _is_stray(login: KnownLogin, rows: Mapping[str, Credential]) -> bool:
     return row is None or row.username != login.username or row.stage in ENDED
 
 
-def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, standings: Sequence[Standing]) -> Finding:
+def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, whose: Sequence[Standing]) -> Finding:
+    """`whose` are the resources that make names as this one's is."""
     row = rows.get(login.credential_id or "")
     if row is not None and row.username == login.username:
         problem = f"its credential is {row.stage}, and its login is there again"
@@ -202,11 +227,11 @@ def _stray(login: KnownLogin, rows: Mapping[str, Credential], server: Server, st
     if row is not None:
         problem = f"it carries the mark of {row.username}"
         return Finding(Kind.ORPHAN, server.name, login.username, problem, None, login)
-    whose = [one for one in standings if login.generation and one.resource.spec.database.login_prefix == login.prefix]
-    ids = tuple(one.resource.id for one in whose)
-    if any(login.generation > one.generations for one in whose):
+    behind = tuple(one.resource.id for one in whose if login.generation > one.generations)
+    if behind:
         problem = "it has no row, and is newer than all that the store knows: was the store set back?"
-        return Finding(Kind.AHEAD, server.name, login.username, problem, None, login, ids)
+        return Finding(Kind.AHEAD, server.name, login.username, problem, None, login, behind)
+    ids = tuple(one.resource.id for one in whose)
     return Finding(Kind.ORPHAN, server.name, login.username, "it carries our mark and has no row", None, login, ids)
 
 

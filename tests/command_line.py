@@ -62,6 +62,9 @@ username = "orders_app"
 password_file = "current.password"
 """
 
+PREFIX = 'login_prefix = "orders"'
+"""In the file of a second resource there must be another one."""
+
 
 class Answer:
     """What one command came to."""

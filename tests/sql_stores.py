@@ -65,6 +65,12 @@ class SqlBench:
         if self.store.database.dialect != "sqlite":
             self._age(by)
 
+    def jump(self, by: timedelta) -> None:
+        """Somebody sets the clock."""
+        self.clock.jump(by)
+        if self.store.database.dialect != "sqlite":
+            self._age(by)
+
     def rotation(self, rotation_id: str) -> Rotation:
         return self.store.views.rotation(rotation_id).rotation
 

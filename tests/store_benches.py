@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Bench = MemoryBench | SqlBench
 
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 

@@ -56,7 +56,7 @@ def spec(external_id: str = "store_1", *, server: str = SERVER.name, grace: time
         product="postgres",
         engine="postgresql",
         owns_all_secrets=True,
-        database=Database(server, "orders", "orders_owner", "orders"),
+        database=Database(server, "orders", "orders_owner", external_id),
         secrets=(SecretTemplate("DATABASE_URL", "postgresql://{username}:{password}@{host}:{port}/{database}"),),
         policy=Policy(every=timedelta(days=30), grace=grace),
     )

@@ -160,7 +160,7 @@ class DatabaseDocument(Document):
     name: Identifier = Field(description="The name of the database.")
     owner_role: Identifier = Field(description="The group without login that owns the objects; every login is a member of it.")
     login_prefix: Annotated[str, AfterValidator(_login_prefix)] = Field(
-        description="How the names of new logins begin: `a-z`, `0-9` and `_`, at most 40 characters.",
+        description="How the names of new logins begin: `a-z`, `0-9` and `_`, at most 40 characters; on its server nobody else's.",
     )
     endpoints: dict[str, EndpointDocument] = Field(
         default_factory=dict,

@@ -14,5 +14,7 @@ class Queue(StrEnum):
     """Rotations that the schedule asked for."""
     RETIREMENT = "rollover.retirement"
     """Credentials whose grace is over; their own queue, so that an outage of Vercel does not hold them up."""
+    HEALING = "rollover.healing"
+    """Logins that are not as their rows say; their own queue, so that a server that has lost a thousand holds up no emergency."""
     TICK = "rollover.tick"
     """The sweep itself, never behind a backlog."""

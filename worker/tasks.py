@@ -97,12 +97,13 @@ def look_after_logins(names: list[str]) -> None:
 
 
 def _look_after(name: str) -> int:
-    return send(app, HEAL_LOGINS, Queue.URGENT, health.look_after(name, ports()))
+    astray = health.look_after(name, ports())
+    return send(app, HEAL_LOGINS, Queue.HEALING, ports().store.hint_astray(astray, _room(Queue.HEALING))) if astray else 0
 
 
 @app.task(name=HEAL_LOGINS)
 def heal_logins(ids: list[str]) -> None:
-    """Make each login as its row says. What is urgent elsewhere can wait for that: somebody cannot log in."""
+    """Make each login as its row says."""
     _each(lambda one: health.heal(one, ports()), ids)
 
 

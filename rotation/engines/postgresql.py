@@ -132,7 +132,7 @@ class PostgresqlEngine:
                 finished = comparison.is_alike(seen)
             except NameTaken:
                 seen = comparison.read(session)
-                if not (credential.adopted and self._is_nobodys(seen.get(comparison.name))):
+                if not credential.adopted:
                     self._expect_ours(resource, seen.get(comparison.name), credential)
                 finished = False
             model = seen.get(like) if like else None
@@ -224,10 +224,6 @@ class PostgresqlEngine:
         with self._admin.session(server, deadline) as session:
             read_at: datetime = session.rows("read the clock", CLOCK)[0][0]
         return read_at.astimezone(UTC)
-
-    def _is_nobodys(self, role: Role | None) -> bool:
-        """Whether a role carries no mark of ours, as one that was adopted does not."""
-        return role is not None and (role.comment is None or self._sealer.recognise(role.comment) is None)
 
     def _expect_ours(self, resource: Resource, role: Role | None, credential: Credential) -> None:
         if role is None or role.comment is None or self._sealer.recognise(role.comment) != credential.id:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, exists, or_, select, text, update
+from sqlalchemy import and_, bindparam, case, exists, or_, select, text, update
 
 from rotation.store.database import per_dialect
 from rotation.store.tables import ALIVE, OPEN, UNENDED, credentials, resources, rotations, servers
@@ -26,24 +26,32 @@ def _free(table: Table, now: Moment) -> ColumnElement[bool]:
     return or_(table.c.claimed_until.is_(None), table.c.claimed_until <= now)
 
 
-def _unsent(table: Table, now: Moment) -> ColumnElement[bool]:
+def unsent(table: Table, now: Moment) -> ColumnElement[bool]:
+    """Nobody was told of the row lately."""
     return or_(table.c.hinted_until.is_(None), table.c.hinted_until <= now)
 
 
-def _claim(table: Table, unended: str) -> Build:
-    def build(now: Moment, until: Moment) -> ReturningUpdate[Any]:
-        return (
-            update(table)
-            .where(table.c.id == bindparam("row_id"), text(unended), table.c.due_at <= now, _free(table, now))
-            .values(fence=table.c.fence + 1, claimed_until=until)
-            .returning(table)
-        )
-
-    return build
+def _claim(table: Table, unended: str, now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    return (
+        update(table)
+        .where(table.c.id == bindparam("row_id"), text(unended), table.c.due_at <= now, _free(table, now))
+        .values(fence=table.c.fence + 1, claimed_until=until)
+        .returning(table)
+    )
 
 
-CLAIM_ROTATION = per_dialect(_claim(rotations, UNENDED))
-CLAIM_CREDENTIAL = per_dialect(_claim(credentials, ALIVE))
+def _claim_rotation(now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    return _claim(rotations, UNENDED, now, until)
+
+
+def _claim_credential(now: Moment, until: Moment) -> ReturningUpdate[Any]:
+    # A healing that would outlast the claim was begun by a clock that was ahead. None is begun under the claim, so it is over by then.
+    mending = credentials.c.mending_until
+    return _claim(credentials, ALIVE, now, until).values(mending_until=case((mending > until, until), else_=mending))
+
+
+CLAIM_ROTATION = per_dialect(_claim_rotation)
+CLAIM_CREDENTIAL = per_dialect(_claim_credential)
 
 _ahead = rotations.alias("ahead")
 _waits_behind = and_(
@@ -55,7 +63,7 @@ _not_paused = resources.c.state != "paused"
 
 def _due(table: Table, unended: str, now: Moment, *conditions: ColumnElement[bool]) -> Select[Any]:
     """The rows to send, locked; another tick's are skipped, not waited for."""
-    due = (table.c.due_at.is_not(None), text(f"{table.name}.{unended}"), table.c.due_at <= now, _free(table, now), _unsent(table, now))
+    due = (table.c.due_at.is_not(None), text(f"{table.name}.{unended}"), table.c.due_at <= now, _free(table, now), unsent(table, now))
     return (
         select(table.c.id)
         .join(resources, resources.c.id == table.c.resource_id)
@@ -96,7 +104,7 @@ def _due_resources(now: Moment, _until: Moment) -> Select[Any]:
 
 def _due_servers(now: Moment, until: Moment) -> ReturningUpdate[Any]:
     used = exists(select(resources.c.id).where(resources.c.server == servers.c.name, resources.c.state != text("'gone'")))
-    chosen = select(servers.c.name).where(_unsent(servers, now), used).order_by(servers.c.name).limit(bindparam("most"))
+    chosen = select(servers.c.name).where(unsent(servers, now), used).order_by(servers.c.name).limit(bindparam("most"))
     names = chosen.with_for_update(skip_locked=True, key_share=True).cte("chosen")
     return update(servers).where(servers.c.name.in_(select(names.c.name))).values(hinted_until=until).returning(servers.c.name)
 

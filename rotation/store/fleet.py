@@ -11,7 +11,7 @@ from rotation.states import ResourceState
 from rotation.store.cases import read_resource
 from rotation.store.moves import insert_credential
 from rotation.store.rows import installation_of, schedule_columns, server_columns, server_of
-from rotation.store.rules import INSTALLATIONS
+from rotation.store.rules import INSTALLATIONS, prefix_taken, prefixed
 from rotation.store.specs import spec_to_json
 from rotation.store.tables import ALIVE, UNENDED, UtcTime, credentials, installations, resource_revisions, resources, rotations, servers
 
@@ -152,9 +152,10 @@ class Fleet:
     def register(self, spec: ResourceSpec, resource_id: str, schedule: Schedule, current: Credential | None, event: Event) -> Resource:
         """As in the port."""
         with self.database.writing() as connection:
-            _read_server(connection, spec.database.server)
+            _read_server(connection, spec.database.server, lock=True)
             _read_installation(connection, spec.installation_id)
             self._refuse_twin(connection, spec)
+            _refuse_prefix(connection, spec, resource_id)
             now = self.database.now_in(connection)
             connection.execute(insert(resources), _resource_row(spec, resource_id, schedule, now))
             _insert_revision(connection, resource_id, 1, spec, now)
@@ -171,6 +172,7 @@ class Fleet:
             lambda connection: _read_server(connection, spec.database.server),
             lambda connection: _read_installation(connection, spec.installation_id),
             lambda connection: self._refuse_twin(connection, spec),
+            lambda connection: _refuse_prefix(connection, spec, None),
             lambda connection: _refuse_login(connection, spec.database.server, () if username is None else (username,)),
         )
         with self.database.reading() as connection:
@@ -191,12 +193,14 @@ class Fleet:
                 raise Conflict(OTHER_RESOURCE)
             if instead_of is not None and before.schedule != instead_of:
                 raise LostClaim(f"resource {resource_id} has another schedule by now")
-            _read_server(connection, spec.database.server)
+            _read_server(connection, spec.database.server, lock=True)
+            if prefixed(spec) != prefixed(before.spec):  # a store of before may have twins, which can still be revised
+                _refuse_prefix(connection, spec, resource_id)
             if spec.database.server != before.server.name:
                 _move_logins(connection, resource_id, spec.database.server)
             revision = before.revision + 1
             _insert_revision(connection, resource_id, revision, spec, end.now)
-            changed = {"server": spec.database.server, "engine": spec.engine, "revision": revision, **schedule_columns(schedule)}
+            changed = {**_written(spec), "revision": revision, **schedule_columns(schedule)}
             connection.execute(update(resources).where(resources.c.id == resource_id).values(changed))
             self.audit.append(connection, end, event)
             return read_resource(connection, resource_id)
@@ -257,6 +261,16 @@ def _refuse_login(connection: Connection, server: str, usernames: tuple[str, ...
         raise Conflict(f"the login {found} on {server} belongs to another credential")
 
 
+def _refuse_prefix(connection: Connection, spec: ResourceSpec, resource_id: str | None) -> None:
+    """Two resources that name their logins alike could not be told apart by a login of which no row is left."""
+    server, prefix = prefixed(spec)
+    named = (resources.c.server == server, resources.c.login_prefix == prefix, resources.c.state != text("'gone'"))
+    others = select(resources.c.installation_id, resources.c.external_id).where(*named, resources.c.id != (resource_id or ""))
+    other = connection.execute(others.limit(1)).one_or_none()
+    if other is not None:
+        raise prefix_taken(spec, f"{other.installation_id}/{other.external_id}")
+
+
 def _move_logins(connection: Connection, resource_id: str, server: str) -> None:
     alive = select(credentials.c.username).where(credentials.c.resource_id == resource_id, text(ALIVE))
     _refuse_login(connection, server, tuple(connection.scalars(alive)))
@@ -270,11 +284,18 @@ def _read_installation(connection: Connection, installation_id: str) -> Installa
     return installation_of(row)
 
 
-def _read_server(connection: Connection, name: str) -> Server:
-    row = connection.execute(select(servers).where(servers.c.name == name)).mappings().one_or_none()
+def _read_server(connection: Connection, name: str, *, lock: bool = False) -> Server:
+    """`lock`: nobody else gives a resource to this server, or changes it, before the transaction ends."""
+    found = select(servers).where(servers.c.name == name)
+    row = connection.execute(found.with_for_update(key_share=True) if lock else found).mappings().one_or_none()
     if row is None:
         raise NotFound("server", name)
     return server_of(row)
+
+
+def _written(spec: ResourceSpec) -> dict[str, Any]:
+    """What stands on the resource's row of each revision, so that it can be looked for."""
+    return {"server": spec.database.server, "engine": spec.engine, "login_prefix": spec.database.login_prefix}
 
 
 def _resource_row(spec: ResourceSpec, resource_id: str, schedule: Schedule, now: datetime) -> dict[str, Any]:
@@ -282,8 +303,7 @@ def _resource_row(spec: ResourceSpec, resource_id: str, schedule: Schedule, now:
         "id": resource_id,
         "installation_id": spec.installation_id,
         "external_id": spec.external_id,
-        "server": spec.database.server,
-        "engine": spec.engine,
+        **_written(spec),
         "state": "active",
         "revision": 1,
         "registered_at": now,

@@ -18,6 +18,7 @@ from rotation.model import Resource, Standing
 from rotation.states import MADE_STATES, ResourceState
 from rotation.store.cases import read_resource_case
 from rotation.store.database import per_dialect
+from rotation.store.due import unsent
 from rotation.store.rows import credential_of, schedule_of, server_of
 from rotation.store.specs import spec_from_json
 from rotation.store.tables import ALIVE, OPEN, UtcTime, credentials, resource_revisions, resources, rotations, servers
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime, timedelta
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.dml import ReturningUpdate, Update
 
     from rotation.cases import Claim
@@ -59,6 +60,9 @@ OWED = (
     .order_by(credentials.c.id)
 )
 BY_ID = select(credentials).where(credentials.c.id.in_(bindparam("ids", expanding=True)))
+BY_NAME = select(credentials).where(
+    credentials.c.server == bindparam("on_server"), credentials.c.username.in_(bindparam("names", expanding=True)), text(ALIVE)
+)
 STANDINGS = (
     select(
         resources,
@@ -75,6 +79,8 @@ STANDINGS = (
     .where(resources.c.server == bindparam("on_server"), resources.c.state != text("'gone'"))
     .order_by(resources.c.id)
 )
+# The release before writes no prefix.
+NAMED = or_(resources.c.login_prefix.in_(bindparam("prefixes", expanding=True)), resources.c.login_prefix.is_(None))
 LOCKED = (
     select(credentials.c.id)
     .where(credentials.c.id.in_(bindparam("ids", expanding=True)))
@@ -84,6 +90,18 @@ LOCKED = (
 _noted = update(credentials).where(credentials.c.id.in_(bindparam("ids", expanding=True)))
 NOTE_TRIED = _noted.values(tried_at=bindparam("noted_at", type_=UtcTime()))
 NOTE_ASTRAY = _noted.where(credentials.c.astray_at.is_(None)).values(astray_at=bindparam("noted_at", type_=UtcTime()))
+
+
+def _unsent(now: Moment, _until: Moment) -> Select[tuple[str]]:
+    return select(credentials.c.id).where(credentials.c.id.in_(bindparam("ids", expanding=True)), unsent(credentials, now))
+
+
+def _hint(now: Moment, until: Moment) -> ReturningUpdate[tuple[str]]:
+    return _noted.where(unsent(credentials, now)).values(hinted_until=until).returning(credentials.c.id)
+
+
+UNSENT = per_dialect(_unsent)
+HINT = per_dialect(_hint)
 END = (
     update(credentials)
     .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None))
@@ -93,11 +111,14 @@ END = (
 
 
 def _begin(now: Moment, until: Moment) -> ReturningUpdate[tuple[object, ...]]:
-    free = (or_(column.is_(None), column <= now) for column in (credentials.c.claimed_until, credentials.c.mending_until))
+    unclaimed = or_(credentials.c.claimed_until.is_(None), credentials.c.claimed_until <= now)
+    mending = credentials.c.mending_until
+    # One that would last longer than any does was begun by a clock that was ahead: it is over by the time that is written now.
+    nobodys = or_(mending.is_(None), mending <= now, mending > until)
     return (
         update(credentials)
-        .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None), *free)
-        .values(mending_until=until)
+        .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None), unclaimed, nobodys)
+        .values(mending_until=until, hinted_until=None)
         .returning(credentials)
     )
 
@@ -115,19 +136,24 @@ def owed_logins(database: Database, server: str) -> tuple[Credential, ...]:
         return tuple(one for one, made in found if is_owed(one, now, made=made))
 
 
-def credentials_by_id(database: Database, ids: Sequence[str]) -> tuple[Credential, ...]:
+def credentials_by_id(database: Database, ids: Sequence[str], server: str, usernames: Sequence[str]) -> tuple[Credential, ...]:
     """As in the port."""
     with database.reading() as connection:
-        return tuple(credential_of(row) for some in _batches(ids) for row in connection.execute(BY_ID, {"ids": some}).mappings())
+        rows = [row for some in _batches(ids) for row in connection.execute(BY_ID, {"ids": some}).mappings()]
+        for some in _batches(usernames):
+            rows += connection.execute(BY_NAME, {"on_server": server, "names": some}).mappings()
+    return tuple({row["id"]: credential_of(row) for row in rows}.values())
 
 
-def standings(database: Database, server: str) -> tuple[Standing, ...]:
+def standings(database: Database, server: str, prefixes: Sequence[str] | None) -> tuple[Standing, ...]:
     """As in the port."""
     with database.reading() as connection:
         place = connection.execute(select(servers).where(servers.c.name == server)).mappings().one_or_none()
         if place is None:
             return ()
-        rows = connection.execute(STANDINGS, {"on_server": server}).mappings()
+        wanted = {"on_server": server}
+        asked = STANDINGS if prefixes is None else STANDINGS.where(NAMED)
+        rows = connection.execute(asked, wanted if prefixes is None else {**wanted, "prefixes": list(prefixes)}).mappings()
         return tuple(
             Standing(
                 Resource(
@@ -160,6 +186,20 @@ def note(database: Database, statement: Update, ids: Iterable[str]) -> None:
         with database.writing() as connection:
             connection.execute(LOCKED, {"ids": some})
             connection.execute(statement, {"ids": some, "noted_at": database.now_in(connection)})
+
+
+def hint(database: Database, ids: Sequence[str], limit: int, lasting: timedelta) -> tuple[str, ...]:
+    """As in the port. Rows are locked as for `note`."""
+    with database.reading() as connection:
+        statement, now = UNSENT[database.dialect], database.moment()
+        free = {row.id for some in _batches(ids) for row in connection.execute(statement, {"ids": some, **now})}
+    chosen = [one for one in ids if one in free][:limit]
+    sent: set[str] = set()
+    for some in _batches(chosen):
+        with database.writing() as connection:
+            connection.execute(LOCKED, {"ids": some})
+            sent.update(connection.scalars(HINT[database.dialect], {"ids": some, **database.moment(lasting)}))
+    return tuple(one for one in chosen if one in sent)
 
 
 def begin_mending(

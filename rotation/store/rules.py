@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rotation.errors import IllegalMove
+from rotation.errors import Conflict, IllegalMove
 from rotation.states import ALIVE_STAGES, ROTATION_MOVES, STAGE_MOVES, AttemptState, RotationState
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.cases import AttemptTerms, Move
-    from rotation.model import Attempt, Credential, Rotation
+    from rotation.model import Attempt, Credential, ResourceSpec, Rotation
 
 ENDED_STATES = frozenset(state for state, moves in ROTATION_MOVES.items() if not moves)
 """A rotation in one of these is history: it is never claimed or written again."""
@@ -42,6 +42,17 @@ def check_credential(before: Credential, after: Credential) -> None:
     stays = before.stage is after.stage and before.stage in ALIVE_STAGES
     if not stays and after.stage not in STAGE_MOVES[before.stage]:
         raise IllegalMove(f"credential {after.id} cannot go from {before.stage} to {after.stage}")
+
+
+def prefixed(spec: ResourceSpec) -> tuple[str, str]:
+    """Where the names of a resource's logins must be nobody else's, and what they begin with."""
+    return spec.database.server, spec.database.login_prefix
+
+
+def prefix_taken(spec: ResourceSpec, other: str) -> Conflict:
+    """The error for a prefix that another resource has."""
+    server, prefix = prefixed(spec)
+    return Conflict(f"database.login_prefix: on {server} the logins of {other} are named {prefix} already, so choose another")
 
 
 def check_outcome(before: Attempt, after: Attempt) -> None:

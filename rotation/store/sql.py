@@ -249,13 +249,13 @@ class SqlStore(Fleet):
         """As in the port."""
         return mending.owed_logins(self.database, server)
 
-    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
+    def credentials_by_id(self, ids: Sequence[str], *, server: str = "", usernames: Sequence[str] = ()) -> tuple[Credential, ...]:
         """As in the port."""
-        return mending.credentials_by_id(self.database, ids)
+        return mending.credentials_by_id(self.database, ids, server, usernames)
 
-    def standings(self, server: str) -> tuple[Standing, ...]:
+    def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
         """As in the port."""
-        return mending.standings(self.database, server)
+        return mending.standings(self.database, server, prefixes)
 
     def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:
         """As in the port."""
@@ -268,6 +268,10 @@ class SqlStore(Fleet):
     def note_astray(self, ids: Sequence[str]) -> None:
         """As in the port."""
         mending.note(self.database, mending.NOTE_ASTRAY, ids)
+
+    def hint_astray(self, ids: Sequence[str], limit: int) -> tuple[str, ...]:
+        """As in the port."""
+        return mending.hint(self.database, ids, limit, self.terms.hint)
 
     def begin_mending(self, credential_id: str) -> CredentialCase | None:
         """As in the port. Its deadline counts from before the query, so that it is over before the store says so."""

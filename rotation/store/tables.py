@@ -148,7 +148,10 @@ resources = Table(
     Column("completed_at", UtcTime),
     Column("registered_at", UtcTime, nullable=False),
     Column("held_because", Text),
+    # As its spec says: what the names of its logins begin with.
+    Column("login_prefix", Text),
     Index("ix_resources_server", "server"),
+    Index("ix_resources_login_prefix", "server", "login_prefix"),
     Index("ix_resources_external_id", "external_id"),
     _partial("uq_resources_here", "installation_id", "external_id", where="state <> 'gone'", unique=True),
     _partial("ix_resources_due", "next_rotation_at", where="state = 'active' AND next_rotation_at IS NOT NULL"),

@@ -40,7 +40,7 @@ def start(rig: Rig, *arguments: str) -> Process:
 @pytest.fixture
 def worker(rig: Rig) -> Iterator[Process]:
     """With all the options that a deployment may have."""
-    queues = "rollover.urgent,rollover.scheduled,rollover.retirement,rollover.tick"
+    queues = "rollover.urgent,rollover.scheduled,rollover.retirement,rollover.healing,rollover.tick"
     worker = start(rig, "worker", "-Q", queues, "-c", "2", "--pool", "prefork", "-n", "one@here", "--loglevel", "info")
     beat = start(rig, "beat")
     try:

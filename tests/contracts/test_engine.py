@@ -397,13 +397,18 @@ def test_an_adopted_login_is_made_again_and_let_in_with_a_verifier_of_its_passwo
     assert [one.credential_id for one in marked if one.username == FOREIGN.username] == [adopted.id]
 
 
-def test_a_login_with_another_credentials_mark_is_a_clash_for_an_adopted_one_as_well(world: World) -> None:
+def test_an_adopted_login_is_let_in_again_whatever_mark_it_carries(world: World) -> None:
     resource = world.new_resource()
     _, minted, login = admitted(world, resource, 1)
-    other = credential_of(resource, login, 2, adopted=True, credential_id="another credential")
+    adopted = credential_of(resource, login, 1, adopted=True, credential_id="a later credential")
+    world.engine.block(resource, login.username, world.deadline())
 
     with pytest.raises(Refused):
-        world.engine.admit(resource, other, minted.verifier, None, world.deadline())
+        world.engine.admit(resource, replace(adopted, adopted=False), minted.verifier, None, world.deadline())
+    assert not world.logs_in(resource, login)
+
+    world.engine.admit(resource, adopted, minted.verifier, None, world.deadline())
+    assert world.logs_in(resource, login)
 
 
 def test_a_late_act_changes_nothing(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rotation.cases import Move, Wait
 from rotation.errors import Conflict, IllegalMove, LostClaim
 from rotation.states import ResourceState, Stage
-from tests.store_benches import DAY, MINUTE, begin, complete, register
+from tests.store_benches import DAY, HOUR, MINUTE, begin, complete, register
 from tests.store_samples import SERVER, blocked, completed, credential, event, failed, fresh, present, retired, verified
 
 if TYPE_CHECKING:
@@ -79,6 +79,24 @@ def test_what_has_ended_or_is_blocked_need_not_work_and_is_found_by_its_id(bench
     assert bench.store.credentials_by_id([]) == ()
 
 
+def test_a_credential_is_found_by_the_name_that_its_login_has_on_a_server(bench: Bench, resource: Resource) -> None:
+    old = previous(bench, resource)
+    new = current(bench)
+
+    def found(*ids: str, server: str = SERVER.name) -> set[str]:
+        return {one.id for one in bench.store.credentials_by_id(ids, server=server, usernames=[old.username, "nobody"])}
+
+    assert found() == found(old.id) == {old.id}
+    assert found(new.id) == {old.id, new.id}
+    assert found(new.id, server="another server") == {new.id}
+    bench.advance(2 * DAY)
+    case = present(bench.store.claim_credential(old.id))
+    case = present(bench.store.record_credential(case, blocked(case)))
+    assert found() == {old.id}
+    bench.store.record_credential(case, retired(case))
+    assert found() == set()
+
+
 def test_no_login_of_a_resource_that_we_hold_must_work(bench: Bench, resource: Resource) -> None:
     hold(bench, resource, "the store was set back")
     held = bench.store.resource(resource.id)
@@ -103,6 +121,20 @@ def test_resources_are_listed_with_their_highest_generation(bench: Bench, resour
     assert bench.store.standings("another server") == ()
     (mine,) = (one.resource for one in bench.store.standings(SERVER.name) if one.resource.id == resource.id)
     assert mine == bench.store.resource(resource.id)
+
+
+def test_resources_are_listed_by_what_the_names_of_their_logins_begin_with(bench: Bench, resource: Resource) -> None:
+    renamed = replace(resource.spec, database=replace(resource.spec.database, login_prefix="renamed"))
+    other = register(bench, "store_2")
+    bench.store.revise(resource.id, renamed, resource.schedule, event("resource_revised"))
+
+    def listed(*prefixes: str) -> set[str]:
+        return {one.resource.id for one in bench.store.standings(SERVER.name, prefixes)}
+
+    assert listed("renamed") == {resource.id}
+    assert listed("renamed", other.spec.database.login_prefix) == {resource.id, other.id}
+    assert listed() == listed("nobodys") == set()
+    assert bench.store.standings("another server", ["renamed"]) == ()
 
 
 # Looks
@@ -148,6 +180,30 @@ def test_what_looking_tells_is_noted_and_no_move_writes_it(bench: Bench, resourc
     assert after.tried_at is not None
 
 
+def test_what_is_astray_is_sent_once_in_a_while_in_the_order_that_was_asked_for(bench: Bench, resource: Resource) -> None:
+    others = [register(bench, f"store_{number}") for number in range(2, 5)]
+    ids = [one.id for one in reversed(bench.store.owed_logins(SERVER.name))]
+    assert len(ids) == len((resource, *others))
+    assert bench.store.hint_astray(ids, 0) == ()
+    assert bench.store.hint_astray([*ids, "cred_unknown"], 3) == tuple(ids[:3])
+    assert bench.store.hint_astray(ids, 3) == tuple(ids[3:])
+    assert bench.store.hint_astray(ids, 3) == ()
+    bench.store.note_astray(ids)
+    assert bench.store.begin_mending(ids[1]) is not None
+    assert bench.store.hint_astray(ids, 3) == (ids[1],)
+    bench.advance(bench.store.terms.hint)
+    assert bench.store.hint_astray(ids, len(ids)) == tuple(ids)
+
+
+def test_what_was_sent_to_be_put_right_is_sent_to_its_end_when_that_comes(bench: Bench, resource: Resource) -> None:
+    old = previous(bench, resource)
+    assert bench.store.hint_astray([old.id], 1) == (old.id,)
+
+    bench.store.amend(resource.id, lambda case: (Move(event("x"), credentials=_due(case, old.id)), None))
+
+    assert bench.store.due_credentials(10) == (old.id,)
+
+
 # Putting right
 
 
@@ -165,6 +221,28 @@ def test_only_what_is_astray_is_put_right_and_by_one_at_a_time(bench: Bench, res
     assert bench.store.begin_mending(login.id) is None
     bench.advance(bench.store.terms.mending)
     assert bench.store.begin_mending(login.id) is not None
+
+
+def test_a_healing_of_a_clock_that_was_ahead_is_taken_over_and_waited_for_no_longer_than_a_claim(bench: Bench, resource: Resource) -> None:
+    old = previous(bench, resource)
+    bench.store.note_astray([old.id])
+    bench.jump(HOUR)
+    assert bench.store.begin_mending(old.id) is not None
+    bench.jump(-HOUR)
+    again = present(bench.store.begin_mending(old.id))
+    assert present(again.credential.mending_until) <= bench.store.now() + bench.store.terms.mending
+
+    bench.jump(HOUR)
+    assert bench.store.begin_mending(old.id) is not None
+    bench.jump(-HOUR)
+    bench.store.amend(resource.id, lambda case: (Move(event("x"), credentials=_due(case, old.id)), None))
+    case = present(bench.store.claim_credential(old.id))
+    assert case.now < present(case.credential.mending_until) <= case.now + bench.store.terms.claim
+    assert bench.credential(old.id).mending_until == case.credential.mending_until
+
+
+def _due(case: ResourceCase, credential_id: str) -> tuple[Credential, ...]:
+    return tuple(replace(one, due_at=case.now) for one in case.credentials if one.id == credential_id)
 
 
 def test_it_ends_once_with_one_event(bench: Bench, resource: Resource) -> None:

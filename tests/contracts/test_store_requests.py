@@ -32,7 +32,7 @@ from tests.store_samples import (
 
 if TYPE_CHECKING:
     from rotation.cases import ResourceCase
-    from rotation.model import Resource
+    from rotation.model import Resource, ResourceSpec
     from tests.store_benches import Bench
 
 
@@ -225,6 +225,31 @@ def test_what_is_not_there_cannot_be_named(bench: Bench, resource: Resource) -> 
         bench.store.revise("res_2", spec("store_2"), Schedule(), event("x"))
     with pytest.raises(Conflict):
         bench.store.revise(resource.id, spec("store_2"), Schedule(), event("x"))
+
+
+def test_two_resources_of_a_server_do_not_name_their_logins_alike(bench: Bench, resource: Resource) -> None:
+    def named(external_id: str, prefix: str, server: str = SERVER.name) -> ResourceSpec:
+        made = spec(external_id, server=server)
+        return replace(made, database=replace(made.database, login_prefix=prefix))
+
+    prefix = resource.spec.database.login_prefix
+    taken = f"database.login_prefix: on {SERVER.name} the logins of {resource.name} are named {prefix} already"
+    with pytest.raises(Conflict, match=taken):
+        bench.store.register(named("store_2", prefix), "res_2", Schedule(), None, event("x"))
+    other = bench.store.register(named("store_2", "other"), "res_2", Schedule(), None, event("resource_registered"))
+    with pytest.raises(Conflict, match=taken):
+        bench.store.revise(other.id, named("store_2", prefix), Schedule(), event("x"))
+    assert bench.store.revise(other.id, named("store_2", "another"), Schedule(), event("x")).revision == 2
+    bench.store.revise(other.id, named("store_2", "another"), Schedule(), event("x"))
+
+    bench.store.add_server(replace(SERVER, name="elsewhere"), event("server_added"))
+    far = bench.store.register(named("store_3", prefix, "elsewhere"), "res_3", Schedule(), None, event("resource_registered"))
+    with pytest.raises(Conflict, match=taken):
+        bench.store.revise(far.id, named("store_3", prefix), Schedule(), event("x"))
+    assert bench.kinds(far.id) == ["resource_registered"]
+
+    bench.store.amend(resource.id, lambda _: (Move(event("resource_gone"), resource_state=ResourceState.GONE), None))
+    bench.store.revise(other.id, named("store_2", prefix), Schedule(), event("x"))
 
 
 def test_a_resource_may_be_registered_without_a_login(bench: Bench) -> None:

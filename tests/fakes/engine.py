@@ -151,7 +151,7 @@ class FakeEngine:
         marker = self._sealer.mark(credential.id)
         with self._act("admit", resource.server, credential.username, deadline) as place:
             known = place.roles.get(credential.username)
-            if known is not None and known.marker != marker and not (credential.adopted and self._is_nobodys(known)):
+            if known is not None and known.marker != marker and not credential.adopted:
                 raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
             model = place.roles.get(like) if like else None
             if like and model is None:
@@ -262,9 +262,6 @@ class FakeEngine:
     def _known(self, role: FakeRole) -> KnownLogin:
         credential_id = self._sealer.recognise(role.marker) if role.marker else None
         return KnownLogin(role.username, credential_id, role.can_log_in, *parts_of(role.username))
-
-    def _is_nobodys(self, role: FakeRole) -> bool:
-        return role.marker is None or self._sealer.recognise(role.marker) is None
 
 
 def _key(session: FakeSession) -> tuple[str, str, str, str]:

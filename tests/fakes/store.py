@@ -42,7 +42,8 @@ class FakeStore(Moves, Fleet, Mending, Alarms):
             row = self.credentials.get(credential_id)
             if row is None or row.stage not in ALIVE_STAGES or not self._may_be_claimed(row):
                 return None
-            self.credentials[row.id] = row = replace(row, fence=row.fence + 1)
+            mending_until = None if row.mending_until is None else min(row.mending_until, self.now() + self.terms.claim)
+            self.credentials[row.id] = row = replace(row, fence=row.fence + 1, mending_until=mending_until)
             return self._credential_case(row, self._hold(row.id, row.fence))
 
     def _may_be_claimed(self, row: Rotation | Credential) -> bool:

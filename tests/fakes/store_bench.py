@@ -20,6 +20,9 @@ class MemoryBench:
     def advance(self, by: timedelta) -> None:
         self.store.clock.advance(by)
 
+    def jump(self, by: timedelta) -> None:
+        self.store.clock.jump(by)
+
     def rotation(self, rotation_id: str) -> Rotation:
         return self.store.rotations[rotation_id]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rotation.errors import Conflict, LostClaim
 from rotation.model import Resource
 from rotation.states import ResourceState
-from rotation.store.rules import INSTALLATIONS
+from rotation.store.rules import INSTALLATIONS, prefix_taken, prefixed
 from tests.fakes.store_memory import Draft, Memory
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Fleet(Memory):
                 same = (other.spec.installation_id, other.spec.external_id) == (spec.installation_id, spec.external_id)
                 if other.id == resource_id or (same and other.state is not ResourceState.GONE):
                     raise Conflict(f"the resource {other.name} exists already")
+            self._check_prefix(spec, resource_id)
             if current is not None:
                 self._check_login(current, server.name)
             resource = Resource(resource_id, ResourceState.ACTIVE, 1, spec, server, schedule)
@@ -46,6 +47,8 @@ class Fleet(Memory):
             if instead_of is not None and before.schedule != instead_of:
                 raise LostClaim(f"resource {resource_id} has another schedule by now")
             server = self.server(spec.database.server)
+            if prefixed(spec) != prefixed(before.spec):
+                self._check_prefix(spec, resource_id)
             if server.name != before.server.name:
                 for credential in self._alive_credentials(resource_id):
                     self._check_login(credential, server.name)
@@ -54,6 +57,11 @@ class Fleet(Memory):
             self.revisions[resource_id, after.revision] = spec
             self._append(resource_id, event)
             return after
+
+    def _check_prefix(self, spec: ResourceSpec, resource_id: str) -> None:
+        for other in self.resources.values():
+            if prefixed(other.spec) == prefixed(spec) and other.id != resource_id and other.state is not ResourceState.GONE:
+                raise prefix_taken(spec, other.name)
 
     # The fleet
 

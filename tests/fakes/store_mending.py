@@ -38,23 +38,29 @@ class Mending(Memory):
 
     def _is_here(self, row: Credential, server: str) -> bool:
         resource = self.resources[row.resource_id]
-        return resource.spec.database.server == server and not resource.held_because
+        return self._server_of(row) == server and not resource.held_because
 
     def _is_made(self, row: Credential) -> bool:
         rotation = self._open_rotation(row.resource_id)
         return rotation is not None and rotation.state in MADE_STATES and rotation.credential_id == row.id
 
-    def credentials_by_id(self, ids: Sequence[str]) -> tuple[Credential, ...]:
+    def credentials_by_id(self, ids: Sequence[str], *, server: str = "", usernames: Sequence[str] = ()) -> tuple[Credential, ...]:
         with self._lock:
-            return tuple(self.credentials[one] for one in sorted(ids) if one in self.credentials)
+            alive = (self.credentials[one] for one in self._alive) if usernames else ()
+            named = {one.id for one in alive if one.username in usernames and self._server_of(one) == server}
+            return tuple(self.credentials[one] for one in sorted({*ids, *named}) if one in self.credentials)
 
-    def standings(self, server: str) -> tuple[Standing, ...]:
+    def _server_of(self, row: Credential) -> str:
+        return self.resources[row.resource_id].spec.database.server
+
+    def standings(self, server: str, prefixes: Sequence[str] | None = None) -> tuple[Standing, ...]:
         with self._lock:
             here = (self.resources[one] for one in sorted(self.resources))
             return tuple(
                 Standing(one, self._generations(one.id), self._open_rotation(one.id) is not None)
                 for one in here
                 if one.spec.database.server == server and one.state is not ResourceState.GONE
+                if prefixes is None or one.spec.database.login_prefix in prefixes
             )
 
     def note_look(self, server: str, *, orphans: int, again: timedelta | None = None) -> None:
@@ -74,14 +80,24 @@ class Mending(Memory):
             for row in self.credentials_by_id(ids):
                 self.credentials[row.id] = replace(row, astray_at=row.astray_at or self.now())
 
+    def hint_astray(self, ids: Sequence[str], limit: int) -> tuple[str, ...]:
+        with self._lock:
+            now = self.now()
+            chosen = tuple(one for one in ids if one in self.credentials and not self.holds[one].hinted(now))[:limit]
+            for one in chosen:
+                self.holds[one].hinted_until = now + self.terms.hint
+            return chosen
+
     def begin_mending(self, credential_id: str) -> CredentialCase | None:
         with self._lock:
             now, row = self.now(), self.credentials.get(credential_id)
             if row is None or row.astray_at is None or not may_be_mended(row, self._mending_case(row)):
                 return None
-            if not self.holds[row.id].free(now) or (row.mending_until is not None and row.mending_until > now):
+            until = now + self.terms.mending
+            if not self.holds[row.id].free(now) or (row.mending_until is not None and now < row.mending_until <= until):
                 return None
-            self.credentials[row.id] = row = replace(row, mending_until=now + self.terms.mending)
+            self.credentials[row.id] = row = replace(row, mending_until=until)
+            self.holds[row.id].hinted_until = None
             claim = Claim(row.id, row.fence, Deadline(self.clock.monotonic() + self.terms.mending.total_seconds()))
             alive = self._alive_credentials(row.resource_id)
             return CredentialCase(claim, now, row, self.resources[row.resource_id], alive, self._lengths[row.resource_id])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
 from rotation.errors import Unavailable
+from rotation.model import Schedule
 from rotation.ports import Terms
 from rotation.store.database import make_engine
 from rotation.store.migration import is_current, migrate, migrations_directory
@@ -20,7 +22,7 @@ from rotation.store.sql import SqlStore
 from rotation.store.tables import metadata
 from tests.fakes.clock import FakeClock
 from tests.sql_stores import AUDIT_KEY, new_database, sqlite_url
-from tests.store_samples import fresh, present
+from tests.store_samples import INSTALLATION, SERVER, event, fresh, present, spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +86,23 @@ def test_the_migrated_tables_are_those_of_the_program(url: str | URL) -> None:
         metadata.create_all(connection)
     assert schema(engine) == migrated
     engine.dispose()
+
+
+def test_the_prefix_of_what_is_there_already_is_taken_from_its_newest_revision(url: str | URL) -> None:
+    migrate(url)
+    store = SqlStore(url, clock=FakeClock(), terms=Terms(), audit_key=AUDIT_KEY)
+    store.add_installation(INSTALLATION, event("installation_added"))
+    store.add_server(SERVER, event("server_added"))
+    resource = store.register(spec("store_1"), fresh("res"), Schedule(), None, event("resource_registered"))
+    renamed = replace(resource.spec, database=replace(resource.spec.database, login_prefix="renamed"))
+    store.revise(resource.id, renamed, Schedule(), event("resource_revised"))
+    migrate(url, "20261128alarms")
+
+    migrate(url)
+
+    with store.database.reading() as connection:
+        assert connection.execute(text("SELECT id, login_prefix FROM resources")).all() == [(resource.id, "renamed")]
+    store.dispose()
 
 
 def test_two_migrations_at_once_are_one(url: str | URL) -> None:

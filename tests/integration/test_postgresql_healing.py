@@ -149,7 +149,15 @@ def starve(ward: Ward, username: str) -> None:
     ward.root(f"ALTER ROLE {username} CONNECTION LIMIT 0")
 
 
-HARMS = (drop, forbid, change_password, expire, starve)
+def expel(ward: Ward, username: str) -> None:
+    """Who may not connect is refused as one whose customer was shut out on purpose."""
+    ward.root(
+        f"REVOKE CONNECT ON DATABASE {ward.database.name} FROM PUBLIC",
+        f"REVOKE {ward.database.owner_role} FROM {username} GRANTED BY rollover_admin",
+    )
+
+
+HARMS = (drop, forbid, change_password, expire, starve, expel)
 
 
 @pytest.mark.parametrize("harm", HARMS)

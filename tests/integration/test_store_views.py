@@ -147,7 +147,8 @@ def test_a_resource_is_found_by_each_of_its_names(store: SqlStore) -> None:
         with pytest.raises(NotFound):
             store.find_resource(name)
     store.add_installation(Installation("icfg_2"), event("installation_added"))
-    store.register(replace(spec("store_a"), installation_id="icfg_2"), "res_c", Schedule(), None, event("resource_registered"))
+    other = replace(spec("store_a", server=OTHER.name), installation_id="icfg_2")
+    store.register(other, "res_c", Schedule(), None, event("resource_registered"))
     with pytest.raises(Conflict, match="installation/id"):
         store.find_resource("store_a")
     assert store.find_resource("icfg_2/store_a").id == "res_c"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Fault
-from tests.command_line import PASSWORD, RESOURCE_FILE, SERVER_FILE, TOKEN
+from tests.command_line import PASSWORD, PREFIX, RESOURCE_FILE, SERVER_FILE, TOKEN
 
 if TYPE_CHECKING:
     from tests.command_line import CommandLine
@@ -165,7 +165,7 @@ def test_with_a_fault_in_one_file_no_file_is_added(rollover: CommandLine) -> Non
 
 def test_what_the_store_has_against_any_file_is_told_and_no_file_is_added(rollover: CommandLine) -> None:
     rollover.with_resource()
-    fresh = RESOURCE_FILE.replace("store_42", "store_43").replace("orders_app", "billing_app")
+    fresh = RESOURCE_FILE.replace("store_42", "store_43").replace("orders_app", "billing_app").replace(PREFIX, 'login_prefix = "billing"')
     files = [
         rollover.file("fresh.toml", fresh),
         rollover.file("again.toml", fresh),
@@ -178,6 +178,7 @@ def test_what_the_store_has_against_any_file_is_told_and_no_file_is_added(rollov
         ("again.toml", "fresh.toml as well"),
         ("known.toml", "exists already"),
         ("login.toml", "the login orders_app on pg-eu-1 belongs to another credential"),
+        ("login.toml", "database.login_prefix: on pg-eu-1 the logins of icfg_1/store_42 are named orders already"),
         ("lost.toml", "there is no server 'pg-eu-9'"),
         ("lost.toml", "there is no installation 'icfg_9'"),
     ):
@@ -192,6 +193,17 @@ def test_two_files_cannot_have_one_login(rollover: CommandLine) -> None:
     rollover.file("current.password", PASSWORD)
     files = [rollover.file(f"{one}.toml", RESOURCE_FILE.replace("store_42", one)) for one in ("store_1", "store_2")]
     assert "store_2.toml: the login orders_app on pg-eu-1 is that of" in rollover.refused("resource", "add", *files, code=1)
+
+
+def test_two_files_cannot_name_their_logins_alike(rollover: CommandLine) -> None:
+    rollover.with_installation()
+    rollover.with_server()
+    rollover.file("current.password", PASSWORD)
+    files = [
+        rollover.file(f"{one}.toml", RESOURCE_FILE.replace("store_42", one).replace("orders_app", f"{one}_app"))
+        for one in ("store_1", "store_2")
+    ]
+    assert "store_2.toml: database.login_prefix on pg-eu-1 is that of" in rollover.refused("resource", "add", *files, code=1)
 
 
 def test_what_is_doubtful_in_a_file_is_told_and_done(rollover: CommandLine) -> None:
@@ -278,7 +290,7 @@ def test_a_paused_resource_is_not_rotated(rollover: CommandLine) -> None:
 
 def test_the_fleet_is_held_and_let_go(rollover: CommandLine) -> None:
     rollover.with_resource()
-    second = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43")
+    second = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43").replace(PREFIX, 'login_prefix = "second"')
     rollover.done("resource", "add", rollover.file("second.toml", second))
     assert "paused 2 resources" in rollover.done("resource", "pause", "--all").err
     assert rollover.done("status", "--json").data["resources"] == {"paused": 2}

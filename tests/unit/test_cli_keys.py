@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Unavailable
-from tests.command_line import PASSWORD, RESOURCE_FILE, TOKEN
+from tests.command_line import PASSWORD, PREFIX, RESOURCE_FILE, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,7 +152,7 @@ def test_abandoning_asks_first_and_says_what_stays(rollover: CommandLine) -> Non
 def test_abandoning_that_was_interrupted_is_ended_by_repeating_it(rollover: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     rollover.with_resource()
     rollover.file("other.password", PASSWORD)
-    second = RESOURCE_FILE.replace("store_42", "store_43").replace("orders_app", "billing_app")
+    second = RESOURCE_FILE.replace("store_42", "store_43").replace("orders_app", "billing_app").replace(PREFIX, 'login_prefix = "billing"')
     rollover.done("resource", "add", rollover.file("second.toml", second))
     (lost,) = lose_the_keys(rollover)
     from rotation import losses  # noqa: PLC0415 - what is interrupted

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rotation.errors import Fault
-from tests.command_line import RESOURCE_FILE
+from tests.command_line import PREFIX, RESOURCE_FILE
 from worker import tasks
 from worker.cli import hinting
 
@@ -86,8 +86,8 @@ def test_a_dry_run_tells_everything_and_changes_nothing(rollover: CommandLine) -
 
 def test_the_dry_run_of_a_first_rotation_has_no_predecessor(rollover: CommandLine) -> None:
     rollover.with_resource()
-    empty = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43").replace('every = "30d"', "")
-    rollover.done("resource", "add", rollover.file("empty.toml", empty))
+    empty = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43").replace(PREFIX, 'login_prefix = "second"')
+    rollover.done("resource", "add", rollover.file("empty.toml", empty.replace('every = "30d"', "")))
     plan = rollover.done("rotate", "store_43", "--dry-run", "--json").data
     assert (plan["replaces"], plan["grace"], plan["next_rotation_at"]) == (None, None, None)
     assert len(plan["statements"]) == 1
@@ -144,7 +144,7 @@ def test_what_cannot_be_pushed_is_told(rollover: CommandLine) -> None:
     assert "there is no resource" in rollover.refused("push", "store_9", code=1)
     rollover.done("resource", "pause", name)
     assert "rollover resource resume" in rollover.refused("push", name, code=1)
-    empty = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43")
+    empty = RESOURCE_FILE.partition("[current]")[0].replace("store_42", "store_43").replace(PREFIX, 'login_prefix = "second"')
     rollover.done("resource", "add", rollover.file("empty.toml", empty))
     assert "has no credential yet" in rollover.refused("push", "store_43", code=1)
 

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from rotation import driver, health, lifecycle, requests
+from rotation import driver, health, lifecycle, requests, survey
+from rotation.model import Login
+from rotation.sensitive import Sensitive
 from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
-from tests.fakes.engine import FakeRole
-from tests.world import ADOPTED, Killed, World, with_policy
+from tests.fakes.engine import FakeRole, fake_verifier
+from tests.world import ADOPTED, SPEC, Killed, World, with_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rotation.model import Credential
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -47,6 +51,10 @@ class Ward(World):
     @property
     def roles(self) -> dict[str, FakeRole]:
         return self.engine.server("pg-1").roles
+
+    def credential_of(self, login: Login) -> Credential:
+        """The newest of that name."""
+        return next(one for one in reversed(self.store.credentials.values()) if one.username == login.username)
 
     def lose(self, generation: int) -> None:
         del self.roles[self.credential(generation).username]
@@ -212,6 +220,41 @@ def test_somebody_elses_login_of_that_name_is_left_alone_with_an_alarm() -> None
     assert [line["event"] for line in lines if line.get("alarm")] == ["login_lost", "orphan_found", "login_not_healed"]
 
 
+def test_a_login_that_was_kept_and_adopted_again_is_made_again_like_any_other() -> None:
+    world = rotated()
+    held = world.held_login()
+    assert held is not None
+    requests.leave(world.resource_id, "test", "", world.ports, ends_in=None)
+    requests.register(replace(SPEC, external_id="store_43"), held, "test", world.ports)
+    assert world.look() == ()
+
+    world.roles[held.username] = replace(world.roles[held.username], can_log_in=False)
+    world.look()
+    assert world.logs_in(held)
+
+    world.roles[held.username] = replace(world.roles[held.username], verifier="another")
+    world.clock.advance(world.store.terms.login_check)
+    world.look()
+    assert world.logs_in(held)
+    assert world.credential_of(held).astray_at is None
+
+
+def test_a_login_that_was_proved_dead_and_is_adopted_by_a_person_is_not_removed() -> None:
+    world = Ward()
+    for _ in range(2):
+        world.rotate()
+        world.settle()
+    dead = world.credential(2)
+    revived = FakeRole(dead.username, fake_verifier(Sensitive("password")).reveal(), marker=world.sealer.mark(dead.id))
+    world.roles[dead.username] = revived
+    spec = replace(SPEC, external_id="store_43", database=replace(SPEC.database, login_prefix="other"))
+    requests.register(spec, Login(dead.username, Sensitive("password")), "test", world.ports)
+
+    assert world.look() == ()
+
+    assert world.roles[dead.username] == revived
+
+
 def test_a_login_that_works_again_by_itself_is_astray_no_more() -> None:
     world = rotated()
     role = world.roles.pop(world.credential(2).username)
@@ -253,6 +296,44 @@ def test_a_healing_that_fails_is_tried_again_with_growing_pauses() -> None:
     assert max(pauses) > 60
 
 
+def test_a_login_recorded_while_the_clock_was_ahead_is_made_again_at_once() -> None:
+    world = rotated()
+    new = world.credential(2)
+    world.store.credentials[new.id] = replace(new, recorded_at=world.clock.now() + HOUR)
+    world.lose(2)
+
+    assert world.look() == (new.id,)
+
+    world.check()
+
+
+def test_a_healing_that_failed_while_the_clock_was_ahead_is_tried_again_when_it_is_right() -> None:
+    world = rotated()
+    world.lose(2)
+    world.clock.jump(HOUR)
+    health.look_after("pg-1", world.ports)
+    assert world.store.begin_mending(world.credential(2).id) is not None
+    world.clock.jump(-HOUR)
+
+    world.look()
+
+    world.check()
+    assert world.can_log_in(world.credential(2))
+
+
+def test_a_healing_that_began_while_the_clock_was_ahead_holds_up_no_emergency_after_it() -> None:
+    world = rotated()
+    world.lose(1)
+    world.clock.jump(HOUR)
+    world.look()
+    world.clock.jump(-HOUR)
+
+    world.rotate(Trigger.EMERGENCY)
+    world.run(for_=timedelta(minutes=1))
+
+    assert world.credential(1).stage is Stage.RETIRED
+
+
 def test_a_login_that_nobody_can_try_has_its_turn_all_the_same() -> None:
     world = rotated()
     world.sealer.lose_key("key-1")
@@ -264,6 +345,56 @@ def test_a_login_that_nobody_can_try_has_its_turn_all_the_same() -> None:
 
     assert world.can_log_in(world.credential(2)), "its verifier was sealed with another key"
     assert world.credential(2).astray_at is None
+
+
+def test_a_login_that_nobody_can_try_is_not_taken_to_work_again() -> None:
+    world = rotated()
+    refused = world.credential(2)
+    world.roles[refused.username] = replace(world.roles[refused.username], verifier="another")
+    health.look_after("pg-1", world.ports)
+    world.sealer.lose_key("key-1")
+
+    health.look_after("pg-1", world.ports)
+    assert world.credential(2).astray_at is not None
+    assert world.events("credential_healed") == 0
+
+    world.look()
+    world.check()
+    assert world.credential(2).astray_at is None
+    assert world.events("credential_healed") == 1
+
+
+def test_logins_that_stay_refused_keep_no_other_from_its_turn() -> None:
+    world = rotated()
+    current = world.credential(2)
+    for number in range(2 * survey.TRIES_A_LOOK):
+        username = f"other_{number}"
+        world.engine.add_login("pg-1", username, "another password")
+        spec = replace(SPEC, external_id=username, database=replace(SPEC.database, name=username, login_prefix=username))
+        requests.register(spec, Login(username, Sensitive("the password")), "test", world.ports)
+    refused = {one.id for one in world.store.credentials.values() if one.username.startswith("other_")}
+    world.store.note_astray(list(refused))
+    tried = set()
+    for _ in range(5):
+        world.clock.advance(world.store.terms.login_check)
+        health.look_after("pg-1", world.ports)
+        now = world.clock.now()
+        assert world.credential(2).tried_at == now
+        tried |= {one.id for one in world.store.credentials.values() if one.tried_at == now}
+    assert tried == {current.id, world.credential_of(ADOPTED).id} | refused
+
+
+def test_a_login_whose_secrets_are_destroyed_works_again_when_it_is_there() -> None:
+    world = rotated()
+    world.store.credentials[world.credential(1).id] = replace(world.credential(1), sealed_password=None, sealed_verifier=None)
+    role = world.roles.pop(ADOPTED.username)
+    world.look()
+    assert world.credential(1).astray_at is not None
+    world.roles[role.username] = role
+
+    world.look()
+
+    assert world.credential(1).astray_at is None
 
 
 def test_what_is_told_of_a_lost_login_is_told_once() -> None:

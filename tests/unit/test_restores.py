@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,13 @@ from structlog.testing import capture_logs
 
 from rotation import health, requests
 from rotation.errors import Conflict
+from rotation.model import Login
 from rotation.reconciliation import after_restore, reconcile
+from rotation.requests import Asked
+from rotation.sensitive import Sensitive
 from rotation.states import ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
-from tests.world import ADOPTED, SERVER, World
+from tests.world import ADOPTED, SERVER, SPEC, World
 
 if TYPE_CHECKING:
     from tests.fakes.store import FakeStore
@@ -228,6 +232,99 @@ def test_a_login_without_a_resource_is_only_told() -> None:
     assert (line.kind, line.login, line.mended) == ("orphan", username, None)
     assert "by hand" in line.remedy
     assert username in roles
+
+
+def adopts(world: SetBack, username: str, prefix: str) -> str:
+    """A person registers a resource with a login that we made and know no more."""
+    password = Sensitive("the password that its customer uses")
+    spec = replace(SPEC, external_id="store_43", database=replace(SPEC.database, name=prefix, login_prefix=prefix))
+    return requests.register(spec, Login(username, password), "test", world.ports).id
+
+
+def test_a_login_that_was_made_after_the_backup_is_adopted_and_goes_on() -> None:
+    world = SetBack()
+    username, roles = "acme_g5_0123456789abcdef", world.engine.server("pg-1").roles
+    world.engine.add_login("pg-1", username, "the password that its customer uses")
+    roles[username] = replace(roles[username], marker=world.sealer.mark("cred_lost"), owner=SPEC.database.owner_role)
+    assert [one.kind for one in reconcile(SERVER, world.ports, apply=False)] == ["orphan"]
+
+    resource_id = adopts(world, username, "acme")
+
+    with capture_logs() as lines:
+        assert health.look_after("pg-1", world.ports) == ()
+    assert not lines
+    assert reconcile(SERVER, world.ports, apply=True) == ()
+    assert after_restore(SERVER, "test", world.ports, apply=True) == ()
+    requests.trigger(resource_id, Asked(Trigger.MANUAL, "test"), world.ports)
+    for _ in range(30):
+        world.work(for_=MINUTE)
+        world.clock.advance(HOUR)
+        assert world.store.resource(resource_id).state is ResourceState.ACTIVE
+    assert username not in roles
+
+
+def test_what_cannot_be_brought_on_is_told_and_keeps_no_other_waiting() -> None:
+    world = ahead()
+    username = next(name for name in world.engine.server("pg-1").roles if "_g4_" in name)
+    other = adopts(world, username, "other")
+    (adopted,) = (one for one in world.store.credentials.values() if one.username == username)
+    world.store.credentials[adopted.id] = replace(adopted, adopted=False)
+    world.sink.answers(answers.APPLIED_BUT_UNKNOWN)
+    requests.trigger(other, Asked(Trigger.MANUAL, "test"), world.ports)
+    world.sweep()
+
+    lines = after_restore(SERVER, "test", world.ports, apply=True)
+
+    assert [(one.resource_id, one.mended) for one in lines] == [(world.resource_id, False), (other, True)]
+    assert "belongs to another credential" in lines[0].problem
+
+
+def shares_its_prefix(world: SetBack, generation: int) -> str:
+    """Another resource that names its logins alike, as a store of before may have one."""
+    world.engine.add_login("pg-1", "other_app", "the password that its customer uses")
+    other = adopts(world, "other_app", "other")
+    resource = world.store.resource(other)
+    world.store.resources[other] = replace(
+        resource, spec=replace(resource.spec, database=replace(resource.spec.database, login_prefix=SPEC.database.login_prefix))
+    )
+    (row,) = (one for one in world.store.credentials.values() if one.resource_id == other)
+    world.store.credentials[row.id] = replace(row, generation=generation)
+    return other
+
+
+def test_only_what_was_set_back_is_held_when_another_resource_names_its_logins_alike() -> None:
+    world = ahead()
+    other = shares_its_prefix(world, generation=9)
+
+    health.look_after("pg-1", world.ports)
+
+    assert world.store.resource(world.resource_id).held_because
+    assert world.store.resource(other).state is ResourceState.ACTIVE
+    world.bring_on()
+    world.work(for_=12 * MINUTE)
+    assert world.states()[-1] is RotationState.COMPLETED
+
+
+def test_what_may_be_either_ones_login_is_told_and_neither_goes_on_before_a_person_says_whose_it_is() -> None:
+    world = ahead()
+    other = shares_its_prefix(world, generation=1)
+    health.look_after("pg-1", world.ports)
+    events = len(world.store.events)
+
+    lines = after_restore(SERVER, "test", world.ports, apply=True)
+
+    assert {(one.resource_id, one.mended) for one in lines} == {(None, None)}
+    assert all(f"{world.resource_id}, {other}" in one.remedy for one in lines)
+    assert len(world.store.events) == events
+    spec = world.store.resource(other).spec
+    renamed = replace(spec, database=replace(spec.database, login_prefix="other"))
+    requests.revise(world.store.resource(other), renamed, "test", world.ports)
+
+    world.bring_on()
+    world.work(for_=12 * MINUTE)
+
+    assert world.states()[-1] is RotationState.COMPLETED
+    assert {one.state for one in world.store.resources.values()} == {ResourceState.ACTIVE}
 
 
 # The store may be set back to any instant

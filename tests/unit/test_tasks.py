@@ -7,7 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation.errors import IllegalMove, Unavailable
+from tests.unit.test_healer import Ward
 from worker import tasks
+from worker.queues import Queue
 
 ROWS = ["rot_1", "rot_2", "rot_3"]
 
@@ -60,6 +62,24 @@ def test_what_is_left_when_the_time_is_over_is_left_to_the_sweep(monkeypatch: py
 
     tasks._each(advance, ROWS)
     assert taken == ROWS[:1]
+
+
+def test_what_a_server_has_lost_is_sent_once_to_a_queue_of_its_own_and_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Ward()
+    world.rotate()
+    world.run()
+    world.roles.clear()
+    sent: list[tuple[str, Queue, tuple[str, ...]]] = []
+    monkeypatch.setattr(tasks, "OUTSTANDING", 1)
+    monkeypatch.setattr(tasks, "ports", lambda: world.ports)
+    monkeypatch.setattr(tasks, "depth", lambda _app, _queue: 0)
+    monkeypatch.setattr(tasks, "send", lambda _app, task, queue, ids: sent.append((task, queue, ids)))
+
+    for _ in range(3):
+        tasks._look_after("pg-1")
+
+    current, old = world.credential(2).id, world.credential(1).id
+    assert sent == [(tasks.HEAL_LOGINS, Queue.HEALING, ids) for ids in [(current,), (old,), ()]]
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0, []), (60, []), (75, [("work_overdue", True, 75)])])

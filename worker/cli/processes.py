@@ -13,6 +13,9 @@ from worker.queues import Queue
 if TYPE_CHECKING:
     from celery import Celery
 
+NAMES = {queue.value.partition(".")[2]: queue for queue in Queue}
+"""The queues as people call them."""
+
 
 class Pool(StrEnum):
     """How a worker carries on several tasks at once."""
@@ -30,19 +33,18 @@ def register(app: typer.Typer) -> None:
 
 def queues_named(text: str) -> tuple[Queue, ...]:
     """The queues of a list such as `urgent,tick`. Raises Typer's `BadParameter` for an unknown one."""
-    known = {queue.value.partition(".")[2]: queue for queue in Queue}
     names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in NAMES]
     if unknown:
-        raise typer.BadParameter(f"unknown: {', '.join(unknown) or 'an empty name'}; there are {', '.join(known)}")
-    return tuple(dict.fromkeys(known[name] for name in names))
+        raise typer.BadParameter(f"unknown: {', '.join(unknown) or 'an empty name'}; there are {', '.join(NAMES)}")
+    return tuple(dict.fromkeys(NAMES[name] for name in names))
 
 
 def worker(
     *,
     queues: Annotated[
         str, typer.Option(help="Only these, e.g. urgent,tick. A worker serves its queues in turn, so what is urgent wants one of its own.")
-    ] = "urgent,scheduled,retirement,tick",
+    ] = ",".join(NAMES),
     threads: Annotated[int | None, typer.Option(min=1, max=1_000, help="How many rows at once. Default: ROLLOVER_WORKER_THREADS.")] = None,
     pool: Annotated[Pool, typer.Option(help="Threads are right for almost all: a rotation is mostly waiting.")] = Pool.THREADS,
     name: Annotated[str, typer.Option(help="This worker's name; several on one machine need different ones.")] = "celery",

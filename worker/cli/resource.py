@@ -289,6 +289,7 @@ def _stop_at_obstacles(read: "list[tuple[Path, ResourceFile]]", here: session.Se
     obstacles: list[str] = []
     resources: dict[object, Path] = {}
     logins: dict[object, Path] = {}
+    prefixes: dict[object, Path] = {}
     for file, one in read:
         spec, username = one.spec, None if one.current is None else one.current.username
         before = len(read) > 1 and f"{file}: "
@@ -298,6 +299,8 @@ def _stop_at_obstacles(read: "list[tuple[Path, ResourceFile]]", here: session.Se
             obstacles.append(f"{file}: the resource {spec.installation_id}/{spec.external_id} stands in {twin} as well")
         elif username is not None and (twin := logins.setdefault((spec.database.server, username), file)) is not file:
             obstacles.append(f"{file}: the login {username} on {spec.database.server} is that of {twin}")
+        elif (twin := prefixes.setdefault((spec.database.server, spec.database.login_prefix), file)) is not file:
+            obstacles.append(f"{file}: database.login_prefix on {spec.database.server} is that of {twin}")
     if obstacles:
         raise Conflict("\n  ".join(obstacles if len(obstacles) == 1 else ["nothing was added", *obstacles]))
 
