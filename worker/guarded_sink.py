@@ -88,10 +88,13 @@ class GuardedSink:
         deadline: Deadline,
     ) -> PushOutcome:
         """As in the port. Nothing is sent where too many are pushing, or another is trying whether Vercel answers again."""
+        held = self._held(installation)  # who comes all the same does not wait for the pause to end
         place = self._bulkhead.take(self._threads)
         if place is None:
             return _unsent("enough of this worker's threads are pushing")
         try:
+            if self._held(installation) and not held:
+                return _unsent("others have had no answer meanwhile")
             return self._push(resource, installation, secrets, may_send, deadline)
         finally:
             self._bulkhead.leave(place)
@@ -110,10 +113,9 @@ class GuardedSink:
         may_send: Callable[[], bool],
         deadline: Deadline,
     ) -> PushOutcome:
-        breakers = self._breakers_of(installation)
-        began_at = [breaker.begin() for breaker in breakers]
-        if None in began_at:
-            _nothing_learned(breaker for breaker, began in zip(breakers, began_at, strict=True) if began is not None)
+        begun = [(breaker, began) for breaker in self._breakers_of(installation) if (began := breaker.begin()) is not None]
+        if len(begun) < len(self._breakers_of(installation)):
+            _nothing_learned(begun)
             return _unsent("another push finds out whether Vercel answers again")
         forbidden = False
 
@@ -122,14 +124,21 @@ class GuardedSink:
             forbidden = not may_send()
             return not forbidden
 
-        outcome = self._sink.push(resource, installation, secrets, may_still_send, deadline)
+        try:
+            outcome = self._sink.push(resource, installation, secrets, may_still_send, deadline)
+        except BaseException:
+            _nothing_learned(begun)
+            raise
         if outcome.verdict not in (PushVerdict.UNKNOWN, PushVerdict.UNSENT):
             self._heard(installation)
         elif outcome.asked and not forbidden:
-            self._heard_nothing(installation, min(began for began in began_at if began is not None), outcome.note)
+            self._heard_nothing(installation, min(began for _, began in begun), outcome.note)
         else:
-            _nothing_learned(breakers)
+            _nothing_learned(begun)
         return outcome
+
+    def _held(self, installation: Installation) -> bool:
+        return any(breaker.holds_back() is not None for breaker in self._breakers_of(installation))
 
     def _breakers_of(self, installation: Installation) -> tuple[Breaker, Breaker]:
         return self._whole, self._breakers.of(installation.id)
@@ -156,9 +165,9 @@ class GuardedSink:
             self._alarms.raised(Alarm.VERCEL_UNREACHABLE, VERCEL, problem=problem)
 
 
-def _nothing_learned(breakers: Iterable[Breaker]) -> None:
-    for breaker in breakers:
-        breaker.learned_nothing()
+def _nothing_learned(begun: Iterable[tuple[Breaker, float]]) -> None:
+    for breaker, began_at in begun:
+        breaker.learned_nothing(began_at)
 
 
 def _unsent(why: str) -> PushOutcome:

@@ -24,6 +24,7 @@ from tests.fakes.store import FakeStore
 from tests.world import SERVER, SPEC
 from worker import guarded_engine, guarded_sink
 from worker.alarms import StandingAlarms
+from worker.breakers import Bulkhead
 from worker.guarded_engine import GuardedEngine
 from worker.guarded_sink import GuardedSink
 
@@ -63,6 +64,18 @@ class Guarded:
             self.error = error
             return type(error)
         return None
+
+    def while_waiting(self, monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> None:
+        """The next caller waits for a place, and meanwhile others call."""
+        take = Bulkhead.take
+
+        def wait(bulkhead: Bulkhead, places: int) -> float | None:
+            monkeypatch.setattr(Bulkhead, "take", take)
+            for _ in range(3):
+                call()
+            return bulkhead.take(places)
+
+        monkeypatch.setattr(Bulkhead, "take", wait)
 
     def always(self, error: RolloverError) -> None:
         self.fails = lambda _name: error
@@ -185,6 +198,14 @@ def test_an_alarm_that_nobody_takes_back_falls_by_itself() -> None:
     assert guarded.store.standing_alarms() == {}
 
 
+def test_whoever_waited_for_a_place_while_the_breaker_opened_does_not_ask_in_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded()
+    guarded.always(Unreachable("no answer"))
+    guarded.while_waiting(monkeypatch, guarded.ask)
+    assert guarded.ask() is NotAsked
+    assert guarded.asked == ["usage"] * 3
+
+
 # -- Vercel
 
 
@@ -227,6 +248,44 @@ def test_one_push_at_a_time_finds_out_and_its_answer_lets_all_the_others_go() ->
     assert None not in during[:1]
     assert during[1] is None
     assert guarded.push("icfg_waiting") is not None
+
+
+def test_a_push_that_ends_with_an_error_of_ours_leaves_the_turn_to_another() -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    for number in range(10):
+        guarded.push(f"icfg_{number}")
+    guarded.clock.advance(15 * SECOND)
+
+    def fail() -> bool:
+        raise Unavailable("the store does not answer")
+
+    resource = Resource("res_1", ResourceState.ACTIVE, 1, SPEC, SERVER)
+    with pytest.raises(Unavailable):
+        guarded.sink.push(resource, Installation("icfg_first"), (), fail, Deadline(guarded.clock.monotonic() + 20))
+    guarded.vercel.otherwise = answers.APPLIED
+    assert guarded.push("icfg_other") is not None
+
+
+def test_whoever_waited_for_a_place_while_the_breaker_opened_does_not_push_in_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    guarded.while_waiting(monkeypatch, guarded.push)
+    outcome = guarded.push()
+    assert outcome is not None
+    assert outcome.verdict is PushVerdict.UNSENT
+    assert len(guarded.vercel.pushes) == 3
+
+
+def test_an_emergency_that_waited_for_a_place_is_pushed_in_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    while guarded.push() is not None:
+        pass
+    resource = Resource("res_1", ResourceState.ACTIVE, 1, SPEC, SERVER)
+    guarded.while_waiting(monkeypatch, guarded.push)
+    guarded.sink.push(resource, Installation("icfg_1"), (), lambda: True, Deadline(guarded.clock.monotonic() + 20))
+    assert len(guarded.vercel.pushes) == 4
 
 
 def test_what_we_did_not_send_ourselves_says_nothing_about_vercel() -> None:
