@@ -62,6 +62,7 @@ class GuardedSink:
         self._bulkhead = Bulkhead(clock)
         self._silent_for = ""
         """The installation whose push was not answered, where the last push was not."""
+        self._heard_at = clock.monotonic()
 
     def close(self) -> None:
         """As the sink's own."""
@@ -144,24 +145,24 @@ class GuardedSink:
         return self._whole, self._breakers.of(installation.id)
 
     def _heard(self, installation: Installation) -> None:
-        self._silent_for = ""
+        self._silent_for, self._heard_at = "", self._clock.monotonic()
         whole, own = self._breakers_of(installation)
         if own.heard():
             log.info("breaker_closed", installation=installation.id)
         if whole.heard():
             log.info("breaker_closed", system=VERCEL)
-            self._alarms.over(Alarm.VERCEL_UNREACHABLE, VERCEL)
+        self._alarms.over(Alarm.VERCEL_UNREACHABLE, VERCEL)
 
     def _heard_nothing(self, installation: Installation, began_at: float, problem: str) -> None:
         whole, own = self._breakers_of(installation)
         if own.heard_nothing(began_at):
             log.warning("breaker_opened", installation=installation.id, problem=problem)
         another, self._silent_for = self._silent_for not in ("", installation.id), installation.id
-        if not another and not whole.is_open:
-            return
-        if whole.heard_nothing(began_at):
+        if (another or whole.is_open) and whole.heard_nothing(began_at):
             log.warning("breaker_opened", system=VERCEL, problem=problem)
-        if whole.open_for >= PERSON_AFTER:
+        # Where nobody else pushes, nobody knows better than the installation that is not answered.
+        heard_nothing_for = timedelta(seconds=self._clock.monotonic() - self._heard_at)
+        if min(heard_nothing_for, max(whole.open_for, own.open_for)) >= PERSON_AFTER:
             self._alarms.raised(Alarm.VERCEL_UNREACHABLE, VERCEL, problem=problem)
 
 

@@ -343,3 +343,26 @@ def test_a_vercel_that_is_silent_for_minutes_is_one_alarm_until_it_answers() -> 
         assert guarded.push() is not None
     assert guarded.store.standing_alarms() == {}
     assert [line["alarm"] for line in lines if line["event"] == "vercel_unreachable"] == [True]
+
+
+def test_where_one_installation_pushes_its_silence_is_that_of_vercel() -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    for _ in range(25):
+        guarded.push()
+        guarded.clock.advance(15 * SECOND)
+    assert guarded.store.standing_alarms() == {"vercel_unreachable": 1}
+    guarded.vercel.otherwise = answers.APPLIED
+    assert guarded.push("icfg_2") is not None
+    assert guarded.store.standing_alarms() == {}
+
+
+def test_an_installation_that_is_silent_while_others_are_answered_is_no_alarm() -> None:
+    guarded = Guarded()
+    for _ in range(60):
+        guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+        guarded.push()
+        guarded.clock.advance(15 * SECOND)
+        guarded.vercel.otherwise = answers.APPLIED
+        assert guarded.push("icfg_2") is not None
+        assert guarded.store.standing_alarms() == {}
