@@ -49,7 +49,7 @@ class ClosingSink(SecretsSink, Protocol):
 
 
 class GuardedSink:
-    """`rotation.ports.SecretsSink` around another. `threads` is how many of this process may push at once."""
+    """`rotation.ports.SecretsSink` around another. `threads` is how many of this process may be waiting for Vercel at once."""
 
     def __init__(self, sink: ClosingSink, clock: Clock, entropy: Entropy, alarms: StandingAlarms, *, threads: int) -> None:
         self._sink = sink
@@ -104,7 +104,13 @@ class GuardedSink:
         """As in the port; no definite answer while there is no use in asking."""
         if any(breaker.is_open for breaker in self._breakers_of(installation)):
             return None
-        return self._sink.resource_exists(resource, installation, deadline)
+        place = self._bulkhead.take(max(1, self._threads // 2))  # pushes find a place however many look
+        if place is None:
+            return None
+        try:
+            return self._sink.resource_exists(resource, installation, deadline)
+        finally:
+            self._bulkhead.leave(place)
 
     def _push(
         self,

@@ -330,6 +330,29 @@ def test_nobody_looks_whether_a_resource_is_there_while_vercel_does_not_answer()
     assert guarded.sink.resource_exists(resource, Installation("icfg_1"), Deadline(2000)) is None
 
 
+def test_looking_whether_resources_are_there_leaves_room_for_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded(threads=4)
+    resource = Resource("res_1", ResourceState.ACTIVE, 1, SPEC, SERVER)
+    asked: list[bool | None] = []
+    pushed: list[PushOutcome | None] = []
+
+    def look() -> bool | None:
+        return guarded.sink.resource_exists(resource, Installation("icfg_1"), Deadline(guarded.clock.monotonic() + 20))
+
+    def look_again(*_: object) -> bool:
+        """Another thread looks while this takes long; the last one that does so pushes."""
+        guarded.clock.advance(SECOND)
+        asked.append(look())
+        if asked[-1] is None:
+            pushed.append(guarded.push())
+        return True
+
+    monkeypatch.setattr(guarded.vercel, "resource_exists", look_again)
+    assert look() is True
+    assert asked == [None, True]
+    assert pushed == [answers.APPLIED.outcome]
+
+
 def test_a_vercel_that_is_silent_for_minutes_is_one_alarm_until_it_answers() -> None:
     guarded = Guarded()
     guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
