@@ -202,6 +202,7 @@ class GuardedEngine:
             raise
         except AdminRefused as error:
             self._answered(server, breaker)
+            # It falls by itself: a call that goes well may have a connection from before, or be for a database that still lets us in.
             self._alarms.raised(Alarm.ADMIN_REFUSED, server.name, problem=str(error), advice=error.advice)
             raise
         except Refused:
@@ -211,7 +212,6 @@ class GuardedEngine:
             breaker.learned_nothing(began_at)
             raise
         self._answered(server, breaker)
-        self._alarms.over(Alarm.ADMIN_REFUSED, server.name)
 
     def _answered(self, server: Server, breaker: Breaker) -> None:
         if breaker.heard():

@@ -101,7 +101,7 @@ def test_an_admin_login_that_is_refused_is_one_alarm_of_its_server(lines: Sequen
     assert len(waiting) == 20
     assert {one.problem for one in waiting} == {"pg-0 refused the login with 28P01"}
     world.engine.on_act = lambda _act, _phase: None
-    world.run(2 * MINUTE)
+    world.run(6 * MINUTE)
     assert stand(world) == {}
 
 
