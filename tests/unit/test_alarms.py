@@ -200,15 +200,24 @@ def test_a_push_that_meets_409_again_and_again(lines: Sequence[Any]) -> None:
     world = World()
     world.sink.answers(*[answers.CONFLICT] * 6)
     world.rotate()
-    while len(world.sink.pushes) < 5:
+    while len(world.sink.pushes) < 4:
         world.run(for_=SECOND)
     assert told(lines) == set()
-    while len(world.sink.pushes) < 6:
+    while len(world.sink.pushes) < 5:
         world.run(for_=SECOND)
     assert told(lines) == {Alarm.PUSH_IN_CONFLICT}
     assert stand(world) == {"push_in_conflict": 1}
     world.run(for_=10 * MINUTE)
     assert stand(world) == {}
+
+
+def test_a_push_that_meets_409_once_after_others_went_unanswered(lines: Sequence[Any]) -> None:
+    world = World()
+    world.sink.answers(*[answers.LOST_AND_UNKNOWN] * 5, answers.CONFLICT)
+    world.rotate()
+    world.run(for_=10 * MINUTE)
+    assert len(world.sink.pushes) >= 7
+    assert told(lines) == set()
 
 
 def test_something_else_that_stands_in_the_way_after_the_offer(lines: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> None:
