@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, exists, func, select, text, update
 
 from rotation.errors import Conflict
 from rotation.states import Alarm
@@ -19,16 +19,30 @@ if TYPE_CHECKING:
 
     from rotation.store.database import Database
 
-# What ended in an alarm stands until the resource completes a rotation, or is gone.
-_LAST_END = (
-    select(rotations.c.alarm)
-    .where(rotations.c.resource_id == resources.c.id, text("rotations.state IN ('failed', 'abandoned')"))
-    .order_by(rotations.c.id.desc())
-    .limit(1)
-    .correlate(resources)
-    .scalar_subquery()
+# What ended in an alarm stands until the resource completes a rotation. One that leaves rotates no more: it is told why it leaves.
+_later = rotations.alias("later")
+_BADLY = "state IN ('failed', 'abandoned')"
+ENDED_BADLY = (
+    select(rotations.c.alarm, func.count())
+    .join(resources, resources.c.id == rotations.c.resource_id)
+    .where(
+        rotations.c.alarm.is_not(None),
+        text(f"rotations.{_BADLY}"),
+        text(
+            "(resources.state = 'leaving' AND rotations.alarm = 'resource_missing'"
+            " OR resources.state NOT IN ('leaving', 'gone') AND resources.failures > 0)"
+        ),
+        ~exists(
+            select(_later.c.id).where(
+                _later.c.resource_id == rotations.c.resource_id,
+                _later.c.id > rotations.c.id,
+                _later.c.alarm.is_not(None),
+                text(f"later.{_BADLY}"),
+            )
+        ),
+    )
+    .group_by(rotations.c.alarm)
 )
-ENDED_BADLY = select(_LAST_END.label("alarm")).select_from(resources).where(text("(failures > 0 AND state <> 'gone') OR state = 'leaving'"))
 OF_ROTATIONS = select(rotations.c.alarm, func.count()).where(rotations.c.alarm.is_not(None), text(UNENDED)).group_by(rotations.c.alarm)
 OF_CREDENTIALS = select(credentials.c.alarm, func.count()).where(credentials.c.alarm.is_not(None)).group_by(credentials.c.alarm)
 OF_INSTALLATIONS = select(func.count()).select_from(installations).where(installations.c.parked_at.is_not(None))
@@ -73,11 +87,10 @@ def standing(connection: Connection, now: datetime) -> Mapping[str, int]:
 
 
 def _counted(connection: Connection, now: datetime) -> Iterator[tuple[str, int]]:
-    ended = ENDED_BADLY.subquery()
     for one in (
         OF_ROTATIONS,
         OF_CREDENTIALS,
-        select(ended.c.alarm, func.count()).where(ended.c.alarm.is_not(None)).group_by(ended.c.alarm),
+        ENDED_BADLY,
         select(alarms.c.name, func.count()).where(alarms.c.stands_until > now).group_by(alarms.c.name),
     ):
         yield from ((name, number) for name, number in connection.execute(one))

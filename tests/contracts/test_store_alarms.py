@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rotation.cases import Wait
-from rotation.states import Alarm, ResourceState
+from rotation.cases import Move, Wait
+from rotation.states import Alarm, ResourceState, RotationState
 from tests.store_benches import DAY, MINUTE, begin, complete
-from tests.store_samples import blocked, completed, event, failed, planned, present, retired
+from tests.store_samples import ask, blocked, completed, event, failed, planned, present, retired
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from rotation.cases import RotationCase
     from rotation.model import Resource
     from tests.store_benches import Bench
 
@@ -70,6 +71,30 @@ def test_the_alarm_of_a_resource_that_was_found_missing_stands_until_it_is_gone(
     leaving = replace(move, rotation=ended, schedule=None, resource_state=ResourceState.LEAVING)
     bench.store.record_rotation(case, leaving)
     assert bench.alarms() == {"resource_missing": 1}
+
+
+def test_a_follow_up_that_loses_its_object_does_not_hide_that_the_resource_is_missing(bench: Bench, resource: Resource) -> None:
+    case = begin(bench, resource, "planned", "verified", "offered")
+    follow_up_id = bench.store.amend(resource.id, ask)
+    lost = abandoned(case, Alarm.RESOURCE_MISSING)
+    assert bench.store.record_rotation(case, replace(lost, resource_state=ResourceState.LEAVING)) is None
+    case = present(bench.store.claim_rotation(follow_up_id))
+    bench.store.record_rotation(case, abandoned(case, None))
+    assert bench.alarms() == {"resource_missing": 1}
+
+
+def test_what_failed_before_does_not_stand_again_when_the_resource_leaves(bench: Bench, resource: Resource) -> None:
+    case = begin(bench, resource, "planned")
+    move = failed(case)
+    bench.store.record_rotation(case, replace(move, rotation=replace(present(move.rotation), alarm=Alarm.ROTATION_FAILED)))
+    complete(bench, resource)
+    bench.store.amend(resource.id, lambda _: (Move(event("resource_leaving"), resource_state=ResourceState.LEAVING), None))
+    assert bench.alarms() == {}
+
+
+def abandoned(case: RotationCase, alarm: Alarm | None) -> Move:
+    rotation = replace(case.rotation, state=RotationState.ABANDONED, ended_at=case.now, due_at=None, alarm=alarm)
+    return Move(event("rotation_abandoned"), rotation=rotation)
 
 
 def test_a_parked_installation_is_one_alarm_whatever_waits_for_it(bench: Bench, resource: Resource) -> None:

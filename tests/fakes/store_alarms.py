@@ -61,10 +61,10 @@ class Alarms(Memory):
         yield from (alarm for alarm in (*unended, *(one.alarm for one in self.credentials.values())) if alarm is not None)
         yield from (name for (name, _), one in self.alarms.items() if one.stands_until > now)
         for resource in self.resources.values():
-            failing = resource.schedule.failures > 0 and resource.state is not ResourceState.GONE
-            if failing or resource.state is ResourceState.LEAVING:
-                of_it = [self.rotations[one] for one in self._of_resource[resource.id]]
-                ended = [one for one in of_it if one.state in ENDED_BADLY]
-                last = max(ended, key=lambda one: one.id, default=None)
-                if last is not None and last.alarm is not None:
-                    yield last.alarm
+            of_it = [self.rotations[one] for one in self._of_resource[resource.id]]
+            badly = {one.id: one.alarm for one in of_it if one.state in ENDED_BADLY and one.alarm is not None}
+            last = badly[max(badly)] if badly else None
+            if resource.state is ResourceState.LEAVING:
+                yield from [last] if last == Alarm.RESOURCE_MISSING else []
+            elif last is not None and resource.state is not ResourceState.GONE and resource.schedule.failures:
+                yield last
