@@ -115,9 +115,10 @@ class Breaker:
                 self._tried_until = 0.0
                 return False
             self._failures += 1
+            if self._failures == 1:
+                self._broke_at = now
             if self._failures < self._temper.failures:
                 return False
-            self._broke_at = self._broke_at if self._openings else now
             self._openings += 1
             self._opened_at = now
             self._open_until = now + self._pause()

@@ -147,12 +147,15 @@ def test_an_emergency_does_not_wait_for_the_pause_but_for_one_who_is_trying() ->
 
 def test_it_knows_since_when_nothing_was_answered() -> None:
     subject = Subject()
-    assert subject.breaker.open_for == timedelta(0)
-    subject.opened()
+    for answered in (False, True, False, False, False):
+        assert subject.breaker.open_for == timedelta(0)
+        subject.clock.advance(SECOND)
+        subject.call(answered=answered)
+    assert subject.breaker.open_for == 2 * SECOND
     for _ in range(4):
         subject.clock.advance(TEMPER.longest)
         subject.call(answered=False)
-    assert subject.breaker.open_for == 4 * TEMPER.longest
+    assert subject.breaker.open_for == 2 * SECOND + 4 * TEMPER.longest
 
 
 def test_a_bulkhead_has_so_many_places() -> None:

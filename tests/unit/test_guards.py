@@ -176,6 +176,15 @@ def test_a_server_that_is_silent_for_a_minute_is_one_alarm_until_it_answers() ->
     assert [(line["subject"], line["alarm"]) for line in lines if line["event"] == "server_unreachable"] == [(SERVER.name, True)]
 
 
+def test_a_server_that_is_seldom_asked_is_an_alarm_as_soon_as_it_is_left_alone() -> None:
+    guarded = Guarded()
+    guarded.inner.server(SERVER.name).reachable = False
+    for _ in range(3):
+        guarded.clock.advance(2 * MINUTE)
+        assert guarded.ask() is Unreachable
+    assert guarded.store.standing_alarms() == {"server_unreachable": 1}
+
+
 def test_a_refused_admin_login_is_one_alarm_of_its_server_until_it_was_let_in_for_minutes() -> None:
     """A call over a connection that is open already, or to another database, says nothing about the admin login."""
     guarded = Guarded()
