@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from rotation.store.database import Database
 
-# What ended in an alarm stands until the resource completes a rotation. One that leaves rotates no more: it is told why it leaves.
+# What ended in an alarm stands until the resource completes a rotation, and where its new login failed, one with a new login. One that
+# leaves rotates no more: it is told why it leaves.
 _later = rotations.alias("later")
 _BADLY = "state IN ('failed', 'abandoned')"
 ENDED_BADLY = (
@@ -28,16 +29,12 @@ ENDED_BADLY = (
     .where(
         rotations.c.alarm.is_not(None),
         text(f"rotations.{_BADLY}"),
-        text(
-            "(resources.state = 'leaving' AND rotations.alarm = 'resource_missing'"
-            " OR resources.state NOT IN ('leaving', 'gone') AND resources.failures > 0)"
-        ),
+        text("(resources.state = 'leaving' AND rotations.alarm = 'resource_missing' OR resources.state NOT IN ('leaving', 'gone'))"),
         ~exists(
             select(_later.c.id).where(
                 _later.c.resource_id == rotations.c.resource_id,
                 _later.c.id > rotations.c.id,
-                _later.c.alarm.is_not(None),
-                text(f"later.{_BADLY}"),
+                text(f"(later.alarm IS NOT NULL AND later.{_BADLY} OR later.state = 'completed' AND resources.failures = 0)"),
             )
         ),
     )

@@ -64,6 +64,17 @@ def test_the_alarm_of_a_rotation_that_failed_stands_until_the_resource_completes
     assert bench.alarms() == {}
 
 
+def test_a_push_that_failed_is_an_alarm_though_its_resource_is_not_failing(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    case = begin(bench, resource)
+    move = failed(case)
+    ended = replace(present(move.rotation), alarm=Alarm.ROTATION_FAILED)
+    bench.store.record_rotation(case, replace(move, rotation=ended, schedule=None))
+    assert bench.alarms() == {"rotation_failed": 1}
+    complete(bench, resource)
+    assert bench.alarms() == {}
+
+
 def test_the_alarm_of_a_resource_that_was_found_missing_stands_until_it_is_gone(bench: Bench, resource: Resource) -> None:
     case = begin(bench, resource)
     move = failed(case)

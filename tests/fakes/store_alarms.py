@@ -62,9 +62,13 @@ class Alarms(Memory):
         yield from (name for (name, _), one in self.alarms.items() if one.stands_until > now)
         for resource in self.resources.values():
             of_it = [self.rotations[one] for one in self._of_resource[resource.id]]
-            badly = {one.id: one.alarm for one in of_it if one.state in ENDED_BADLY and one.alarm is not None}
-            last = badly[max(badly)] if badly else None
-            if resource.state is ResourceState.LEAVING:
-                yield from [last] if last == Alarm.RESOURCE_MISSING else []
-            elif last is not None and resource.state is not ResourceState.GONE and resource.schedule.failures:
+            ended = [
+                one
+                for one in of_it
+                if (one.state in ENDED_BADLY and one.alarm is not None)
+                or (one.state is RotationState.COMPLETED and not resource.schedule.failures)
+            ]
+            last = max(ended, key=lambda one: one.id).alarm if ended else None
+            leaving = resource.state is ResourceState.LEAVING
+            if last is not None and resource.state is not ResourceState.GONE and (not leaving or last == Alarm.RESOURCE_MISSING):
                 yield last

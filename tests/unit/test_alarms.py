@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from rotation import health
+from rotation import health, requests
 from rotation.errors import AdminRefused, Invalid, Refused, Unavailable
 from rotation.model import Event
 from rotation.states import Alarm, ResourceState, RotationState, Stage, Trigger
@@ -118,6 +118,20 @@ def test_a_rotation_that_is_given_up(lines: Sequence[Any]) -> None:
 
 
 # -- the push
+
+
+def test_a_push_of_the_current_values_that_is_refused(lines: Sequence[Any]) -> None:
+    world = World()
+    world.rotate()
+    world.run(for_=MINUTE)
+    world.sink.answers(answers.REFUSED)
+    requests.push_again(world.resource_id, "test", "why", world.ports)
+    world.run(for_=MINUTE)
+    assert told(lines) == {Alarm.ROTATION_FAILED}
+    assert stand(world) == {"rotation_failed": 1}
+    requests.push_again(world.resource_id, "test", "why", world.ports)
+    world.run(for_=MINUTE)
+    assert stand(world) == {}
 
 
 def test_a_push_without_a_clear_answer_for_an_hour(lines: Sequence[Any]) -> None:
