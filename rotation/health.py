@@ -82,7 +82,8 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     try:
         seen = survey(server, ports)
     except (Refused, Unavailable, OutcomeUnknown) as error:
-        log.warning(Alarm.LOGINS_UNREADABLE, alarm=True, server=server_name, problem=str(error))
+        if ports.store.raise_alarm(Alarm.LOGINS_UNREADABLE, server_name, str(error)):
+            log.warning(Alarm.LOGINS_UNREADABLE, alarm=True, server=server_name, problem=str(error))
         return ()
     for finding in seen.findings:
         _tell(finding)

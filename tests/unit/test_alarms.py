@@ -329,6 +329,21 @@ def test_sessions_that_cannot_be_read(lines: Sequence[Any]) -> None:
     assert stand(world) == {}
 
 
+def test_logins_that_cannot_be_looked_at_are_one_alarm_of_their_server(lines: Sequence[Any]) -> None:
+    world = World()
+    failing(world, "list_logins", Refused("the admin may not read the catalogs"))
+    for _ in range(5):
+        health.look_after("pg-1", world.ports)
+        world.clock.advance(MINUTE)
+    assert [line["event"] for line in lines if line.get("alarm")] == [Alarm.LOGINS_UNREADABLE]
+    assert stand(world) == {"logins_unreadable": 1}
+    well(world)
+    for _ in range(5):
+        health.look_after("pg-1", world.ports)
+        world.clock.advance(MINUTE)
+    assert stand(world) == {}
+
+
 # -- the fleet
 
 

@@ -279,6 +279,21 @@ def test_what_is_told_of_a_lost_login_is_told_once() -> None:
     assert 3 <= told.count("login_not_healed") <= 10
 
 
+def test_a_login_that_is_lost_is_an_alarm_until_it_is_made_again() -> None:
+    world = rotated()
+    lost = world.roles.pop(world.credential(2).username)
+    world.roles[lost.username] = FakeRole(lost.username, "theirs", marker=world.sealer.mark("another credential"))
+    for _ in range(7):
+        world.look()
+        world.clock.advance(10 * SECOND)
+    assert world.store.standing_alarms() == {"login_lost": 1, "login_not_healed": 1, "orphan_found": 1}
+    world.roles.pop(lost.username)
+    world.clock.advance(HOUR)
+    world.look()
+    world.look()
+    assert world.store.standing_alarms() == {}
+
+
 # What is dead stays dead
 
 
