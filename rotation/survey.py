@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rotation.cases import Deadline
-from rotation.errors import OutcomeUnknown, Refused, Unavailable
+from rotation.errors import NotAsked, OutcomeUnknown, Refused, Unavailable
 from rotation.model import Login, SealContext
 from rotation.states import Stage
 
@@ -153,6 +153,9 @@ def _log_in(owed: Sequence[Credential], server: Server, ports: Ports, tries: int
         except Refused as error:
             problem = f"its login is refused: {error}"
             refused.append(Finding(Kind.LOST, server.name, credential.username, problem, credential, None, (credential.resource_id,)))
+        except NotAsked:
+            ids.pop()  # nor would the next one be asked for
+            break
         except (Unavailable, OutcomeUnknown):
             continue
         else:

@@ -84,6 +84,11 @@ LOCKED = (
 _noted = update(credentials).where(credentials.c.id.in_(bindparam("ids", expanding=True)))
 NOTE_TRIED = _noted.values(tried_at=bindparam("noted_at", type_=UtcTime()))
 NOTE_ASTRAY = _noted.where(credentials.c.astray_at.is_(None)).values(astray_at=bindparam("noted_at", type_=UtcTime()))
+LEAVE = (
+    update(credentials)
+    .where(credentials.c.id == bindparam("row_id"), credentials.c.mending_until == bindparam("begun_until", type_=UtcTime()))
+    .values(mending_until=None)
+)
 END = (
     update(credentials)
     .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None))
@@ -180,6 +185,12 @@ def begin_mending(
         credential = credential_of(row)
         others = tuple(credential if one.id == credential_id else one for one in case.credentials)
         return CredentialCase(claim(credential.fence), end.now, credential, case.resource, others, end.length, end.head)
+
+
+def leave_mending(database: Database, credential: Credential) -> None:
+    """As in the port."""
+    with database.writing() as connection:
+        connection.execute(LEAVE, {"row_id": credential.id, "begun_until": credential.mending_until})
 
 
 def end_mending(database: Database, audit: AuditTrail, credential_id: str, event: Event | None) -> bool:

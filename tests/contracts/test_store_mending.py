@@ -167,6 +167,21 @@ def test_only_what_is_astray_is_put_right_and_by_one_at_a_time(bench: Bench, res
     assert bench.store.begin_mending(login.id) is not None
 
 
+def test_what_was_not_begun_after_all_is_left_to_another_at_once(bench: Bench, resource: Resource) -> None:
+    login = current(bench)
+    bench.store.note_astray([login.id])
+    earlier = present(bench.store.begin_mending(login.id)).credential
+    bench.advance(bench.store.terms.mending)
+    later = present(bench.store.begin_mending(login.id)).credential
+    bench.store.leave_mending(earlier)
+    assert bench.store.begin_mending(login.id) is None, "it is another's by now"
+    bench.store.leave_mending(later)
+    left = bench.credential(login.id)
+    assert left.mending_until is None
+    assert left.astray_at is not None
+    assert bench.store.begin_mending(login.id) is not None
+
+
 def test_it_ends_once_with_one_event(bench: Bench, resource: Resource) -> None:
     login = current(bench)
     bench.store.note_astray([login.id])

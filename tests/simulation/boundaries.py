@@ -30,6 +30,7 @@ WRITES = (
     "note_tried",
     "note_astray",
     "begin_mending",
+    "leave_mending",
     "end_mending",
 )
 READS = (
