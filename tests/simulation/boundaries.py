@@ -31,6 +31,7 @@ WRITES = (
     "note_astray",
     "begin_mending",
     "leave_mending",
+    "raise_alarm",
     "end_mending",
 )
 READS = (
