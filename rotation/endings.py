@@ -54,7 +54,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
             return _missing(case, attempt, now, ports)
         case PushVerdict.UNAUTHORIZED:
             return Wait(
-                until=now + PARKED_PROBE * 2 ** min(_refusals_of_the_token(case), 4),
+                until=now + PARKED_PROBE * 2 ** min(_answered(case, 401, 403), 4),
                 setback=True,
                 problem=f"Vercel refused the installation's token: {attempt.note}",
                 advice=unpark(case),
@@ -66,7 +66,7 @@ def after_push(  # noqa: PLR0911  # a table: one line for each verdict reads bes
             until = outcome.retry_at or now + timedelta(minutes=1)
             ports.limiter.learn(case.resource.spec.installation_id, blocked_until=until)
             return Wait(until=until, problem="Vercel's rate limit is reached", attempt=attempt)
-        case PushVerdict.CONFLICT if case.rotation.tries >= CONFLICT_TRIES:
+        case PushVerdict.CONFLICT if _answered(case, 409) + 1 >= CONFLICT_TRIES:
             return _again(case, attempt, now, ports, problem="Vercel keeps answering 409", alarm=Alarm.PUSH_IN_CONFLICT)
         case PushVerdict.CONFLICT:
             return _again(case, attempt, now, ports, problem=outcome.note or outcome.verdict)
@@ -293,9 +293,9 @@ def _last_status(case: RotationCase) -> int | None:
     return max(answered, key=lambda one: one.number).status if answered else None
 
 
-def _refusals_of_the_token(case: RotationCase) -> int:
-    """How often this rotation has met a refused token before."""
-    return sum(one.rotation_id == case.rotation.id and one.status in (401, 403) for one in case.attempts)
+def _answered(case: RotationCase, *statuses: int) -> int:
+    """How often this rotation has been answered so before."""
+    return sum(one.rotation_id == case.rotation.id and one.status in statuses for one in case.attempts)
 
 
 def parked_by_us(case: RotationCase) -> bool:

@@ -81,8 +81,12 @@ def look_after(server_name: str, ports: Ports) -> tuple[str, ...]:
     server = ports.store.server(server_name)
     try:
         seen = survey(server, ports)
+    except NotAsked as error:
+        log.info("logins_not_looked_at", server=server_name, problem=str(error))
+        return ()
     except (Refused, Unavailable, OutcomeUnknown) as error:
-        log.warning(Alarm.LOGINS_UNREADABLE, alarm=True, server=server_name, problem=str(error))
+        if ports.store.raise_alarm(Alarm.LOGINS_UNREADABLE, server_name, str(error)):
+            log.warning(Alarm.LOGINS_UNREADABLE, alarm=True, server=server_name, problem=str(error))
         return ()
     for finding in seen.findings:
         _tell(finding)
@@ -124,6 +128,10 @@ def heal(credential_id: str, ports: Ports) -> bool:
             event = _remove_again(case, ports) if case.credential.stage in ENDED else _make_again(case, ports)
         except LostClaim as lost:
             log.info("claim_lost", why=str(lost))
+            return False
+        except NotAsked as error:
+            log.info("healing_put_off", username=case.credential.username, problem=str(error))
+            ports.store.leave_mending(case.credential)
             return False
         except (Refused, Unavailable, OutcomeUnknown) as error:
             problem, advice = driver.describe(error)

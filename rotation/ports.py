@@ -389,6 +389,10 @@ class Store(Protocol):
         """
         ...
 
+    def leave_mending(self, credential: Credential) -> None:
+        """It was not put right, and nobody is at it any more: another may begin at once. Of one that another has begun, nothing changes."""
+        ...
+
     def end_mending(self, credential_id: str, event: Event | None) -> bool:
         """The login is as its row says: not astray any more. False, and nothing is written, when it was not.
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rotation.cases import Deadline
-from rotation.errors import OutcomeUnknown, Refused, Unavailable
+from rotation.errors import NotAsked, OutcomeUnknown, Refused, Unavailable
 from rotation.model import Login, SealContext
 from rotation.states import ALIVE_STAGES, Stage
 
@@ -153,6 +153,9 @@ def _log_in(owed: Sequence[Credential], server: Server, ports: Ports, tries: int
             got_in = get_in(credential, ports.store.resource(credential.resource_id), ports, deadline)
         except Refused as error:
             refused.append(_refused(credential, server, f"its login is refused: {error}"))
+        except NotAsked:
+            ids.pop()  # nor would the next one be asked for
+            break
         except (Unavailable, OutcomeUnknown):
             continue
         else:

@@ -58,6 +58,7 @@ class Breaker:
         self._open_until = 0.0
         self._opened_at = 0.0
         self._broke_at = 0.0
+        self._tried_at = 0.0
         self._tried_until = 0.0
 
     @property
@@ -89,7 +90,7 @@ class Breaker:
             if self._openings:
                 if now < self._tried_until:
                     return None
-                self._tried_until = now + self._temper.try_lasts.total_seconds()
+                self._tried_at, self._tried_until = now, now + self._temper.try_lasts.total_seconds()
             return now
 
     def heard(self) -> bool:
@@ -103,26 +104,32 @@ class Breaker:
     def heard_nothing(self, began_at: float) -> bool:
         """A call that began then got no answer. Whether that opened the breaker, which was closed.
 
-        While it is open, a call that began before says nothing new; one that was a try opens it anew.
+        While it is open, a call that began before says nothing new; one that was a try opens it anew. A try in the pause, which only an
+        emergency begins, leaves the pause as it is.
         """
         with self._lock:
             now = self._clock.monotonic()
             if self._openings and began_at < self._opened_at:
                 return False
+            if self._openings and began_at < self._open_until:
+                self._tried_until = 0.0
+                return False
             self._failures += 1
+            if self._failures == 1:
+                self._broke_at = now
             if self._failures < self._temper.failures:
                 return False
-            self._broke_at = self._broke_at if self._openings else now
             self._openings += 1
             self._opened_at = now
             self._open_until = now + self._pause()
             self._tried_until = 0.0
             return self._openings == 1
 
-    def learned_nothing(self) -> None:
-        """A call that began cannot tell whether the system answers: another may try."""
+    def learned_nothing(self, began_at: float) -> None:
+        """A call that began then cannot tell whether the system answers: if it was the try, another may."""
         with self._lock:
-            self._tried_until = 0.0
+            if began_at == self._tried_at:
+                self._tried_until = 0.0
 
     def _pause(self) -> float:
         """Doubled each time, and of that between a half and the whole, so that many processes do not try at the same time."""

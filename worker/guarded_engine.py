@@ -162,19 +162,24 @@ class GuardedEngine:
     def _asking(self, server: Server, deadline: Deadline) -> Iterator[None]:
         """A call to the server. Raises `NotAsked` where it should not be asked now."""
         breaker, bulkhead = self._breakers.of(server.name), self._bulkheads.of(server.name)
-        pause = breaker.holds_back()
-        if pause is not None:
-            raise self._kept_back(server, pause)
+        self._go_on(server, breaker)
         place = bulkhead.take(max(1, min(self._threads, server.connections)))
         if place is None:
             raise NotAsked(f"{server.name}: enough of this worker's threads wait for it", retry_after=self._later(BUSY, BUSY_SPREAD))
         try:
+            self._go_on(server, breaker)  # while one waits for a place, others may find out that there is no answer
             if breaker.is_open:
                 self._try(server, breaker, deadline)
             with self._listening(server, breaker):
                 yield
         finally:
             bulkhead.leave(place)
+
+    def _go_on(self, server: Server, breaker: Breaker) -> None:
+        """Raises `NotAsked` while the server is left alone."""
+        pause = breaker.holds_back()
+        if pause is not None:
+            raise self._kept_back(server, pause)
 
     def _try(self, server: Server, breaker: Breaker, deadline: Deadline) -> None:
         """Ask the server's clock before anything else. Raises `NotAsked` when it does not answer."""
@@ -197,16 +202,16 @@ class GuardedEngine:
             raise
         except AdminRefused as error:
             self._answered(server, breaker)
+            # It falls by itself: a call that goes well may have a connection from before, or be for a database that still lets us in.
             self._alarms.raised(Alarm.ADMIN_REFUSED, server.name, problem=str(error), advice=error.advice)
             raise
         except Refused:
             self._answered(server, breaker)
             raise
         except BaseException:
-            breaker.learned_nothing()
+            breaker.learned_nothing(began_at)
             raise
         self._answered(server, breaker)
-        self._alarms.over(Alarm.ADMIN_REFUSED, server.name)
 
     def _answered(self, server: Server, breaker: Breaker) -> None:
         if breaker.heard():

@@ -49,7 +49,7 @@ class ClosingSink(SecretsSink, Protocol):
 
 
 class GuardedSink:
-    """`rotation.ports.SecretsSink` around another. `threads` is how many of this process may push at once."""
+    """`rotation.ports.SecretsSink` around another. `threads` is how many of this process may be waiting for Vercel at once."""
 
     def __init__(self, sink: ClosingSink, clock: Clock, entropy: Entropy, alarms: StandingAlarms, *, threads: int) -> None:
         self._sink = sink
@@ -62,6 +62,7 @@ class GuardedSink:
         self._bulkhead = Bulkhead(clock)
         self._silent_for = ""
         """The installation whose push was not answered, where the last push was not."""
+        self._heard_at = clock.monotonic()
 
     def close(self) -> None:
         """As the sink's own."""
@@ -88,10 +89,13 @@ class GuardedSink:
         deadline: Deadline,
     ) -> PushOutcome:
         """As in the port. Nothing is sent where too many are pushing, or another is trying whether Vercel answers again."""
+        held = self._held(installation)  # who comes all the same does not wait for the pause to end
         place = self._bulkhead.take(self._threads)
         if place is None:
             return _unsent("enough of this worker's threads are pushing")
         try:
+            if self._held(installation) and not held:
+                return _unsent("others have had no answer meanwhile")
             return self._push(resource, installation, secrets, may_send, deadline)
         finally:
             self._bulkhead.leave(place)
@@ -100,7 +104,13 @@ class GuardedSink:
         """As in the port; no definite answer while there is no use in asking."""
         if any(breaker.is_open for breaker in self._breakers_of(installation)):
             return None
-        return self._sink.resource_exists(resource, installation, deadline)
+        place = self._bulkhead.take(max(1, self._threads // 2))  # pushes find a place however many look
+        if place is None:
+            return None
+        try:
+            return self._sink.resource_exists(resource, installation, deadline)
+        finally:
+            self._bulkhead.leave(place)
 
     def _push(
         self,
@@ -110,10 +120,9 @@ class GuardedSink:
         may_send: Callable[[], bool],
         deadline: Deadline,
     ) -> PushOutcome:
-        breakers = self._breakers_of(installation)
-        began_at = [breaker.begin() for breaker in breakers]
-        if None in began_at:
-            _nothing_learned(breaker for breaker, began in zip(breakers, began_at, strict=True) if began is not None)
+        begun = [(breaker, began) for breaker in self._breakers_of(installation) if (began := breaker.begin()) is not None]
+        if len(begun) < len(self._breakers_of(installation)):
+            _nothing_learned(begun)
             return _unsent("another push finds out whether Vercel answers again")
         forbidden = False
 
@@ -122,43 +131,50 @@ class GuardedSink:
             forbidden = not may_send()
             return not forbidden
 
-        outcome = self._sink.push(resource, installation, secrets, may_still_send, deadline)
+        try:
+            outcome = self._sink.push(resource, installation, secrets, may_still_send, deadline)
+        except BaseException:
+            _nothing_learned(begun)
+            raise
         if outcome.verdict not in (PushVerdict.UNKNOWN, PushVerdict.UNSENT):
             self._heard(installation)
         elif outcome.asked and not forbidden:
-            self._heard_nothing(installation, min(began for began in began_at if began is not None), outcome.note)
+            self._heard_nothing(installation, min(began for _, began in begun), outcome.note)
         else:
-            _nothing_learned(breakers)
+            _nothing_learned(begun)
         return outcome
+
+    def _held(self, installation: Installation) -> bool:
+        return any(breaker.holds_back() is not None for breaker in self._breakers_of(installation))
 
     def _breakers_of(self, installation: Installation) -> tuple[Breaker, Breaker]:
         return self._whole, self._breakers.of(installation.id)
 
     def _heard(self, installation: Installation) -> None:
-        self._silent_for = ""
+        self._silent_for, self._heard_at = "", self._clock.monotonic()
         whole, own = self._breakers_of(installation)
         if own.heard():
             log.info("breaker_closed", installation=installation.id)
         if whole.heard():
             log.info("breaker_closed", system=VERCEL)
-            self._alarms.over(Alarm.VERCEL_UNREACHABLE, VERCEL)
+        self._alarms.over(Alarm.VERCEL_UNREACHABLE, VERCEL)
 
     def _heard_nothing(self, installation: Installation, began_at: float, problem: str) -> None:
         whole, own = self._breakers_of(installation)
         if own.heard_nothing(began_at):
             log.warning("breaker_opened", installation=installation.id, problem=problem)
         another, self._silent_for = self._silent_for not in ("", installation.id), installation.id
-        if not another and not whole.is_open:
-            return
-        if whole.heard_nothing(began_at):
+        if (another or whole.is_open) and whole.heard_nothing(began_at):
             log.warning("breaker_opened", system=VERCEL, problem=problem)
-        if whole.open_for >= PERSON_AFTER:
+        # Where nobody else pushes, nobody knows better than the installation that is not answered.
+        heard_nothing_for = timedelta(seconds=self._clock.monotonic() - self._heard_at)
+        if min(heard_nothing_for, max(whole.open_for, own.open_for)) >= PERSON_AFTER:
             self._alarms.raised(Alarm.VERCEL_UNREACHABLE, VERCEL, problem=problem)
 
 
-def _nothing_learned(breakers: Iterable[Breaker]) -> None:
-    for breaker in breakers:
-        breaker.learned_nothing()
+def _nothing_learned(begun: Iterable[tuple[Breaker, float]]) -> None:
+    for breaker, began_at in begun:
+        breaker.learned_nothing(began_at)
 
 
 def _unsent(why: str) -> PushOutcome:

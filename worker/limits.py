@@ -12,7 +12,7 @@ that no minute, however it is cut, holds more than the limit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rotation.ports import Clock, Limiter
     from rotation.sensitive import Sensitive
 
@@ -147,7 +149,8 @@ def _place(lane: Lane, start: timedelta, idle_at: timedelta) -> tuple[timedelta,
 
 
 # The same in Redis: one round trip, atomic, by Redis' own clock, in microseconds. Numbers below 2^53 are exact in Lua; written as text
-# they would lose digits without a format. A scope that is idle is forgotten.
+# they would lose digits without a format. A scope that is idle is forgotten. What goes in and out are distances from now, as Redis' clock
+# need not agree with ours.
 _RESERVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -176,13 +179,13 @@ end
 if at <= now then
   return false
 end
-return string.format('%.0f', at)
+return string.format('%.0f', at - now)
 """
 
 _LEARN = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local wanted = math.min(tonumber(ARGV[1]), now + tonumber(ARGV[2]))
+local wanted = now + math.min(tonumber(ARGV[1]), tonumber(ARGV[2]))
 if wanted > math.max(now, tonumber(redis.call('HGET', KEYS[1], 'blocked') or 0)) then
   redis.call('HSET', KEYS[1], 'blocked', string.format('%.0f', wanted))
   local rest = math.ceil((wanted - now) / 1000) + 60000
@@ -192,8 +195,6 @@ if wanted > math.max(now, tonumber(redis.call('HGET', KEYS[1], 'blocked') or 0))
 end
 return redis.status_reply('OK')
 """
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RedisLimiter:
@@ -221,7 +222,7 @@ class RedisLimiter:
         except redis.RedisError as error:
             self._leave_alone(error)
             return self._share.reserve(scope, urgent=urgent)
-        return None if place is None else _EPOCH + int(place) * MICROSECOND
+        return None if place is None else self._clock.now() + int(place) * MICROSECOND
 
     def learn(self, scope: str, *, blocked_until: datetime) -> None:
         """As the port says, for an hour at most. Our own share knows it, too."""
@@ -229,7 +230,8 @@ class RedisLimiter:
         if self._is_left_alone():
             return
         try:
-            self._learn(keys=[self._prefix + scope], args=[(blocked_until - _EPOCH) // MICROSECOND, LONGEST_BLOCK // MICROSECOND])
+            left = blocked_until - self._clock.now()
+            self._learn(keys=[self._prefix + scope], args=[left // MICROSECOND, LONGEST_BLOCK // MICROSECOND])
         except redis.RedisError as error:
             self._leave_alone(error)
 

@@ -2,13 +2,15 @@
 
 Whoever can write to the broker should be able to send hints and nothing else. Celery and kombu expect well-formed messages: one that is
 not ends a worker (TypeError in the loop that reads from the broker), is given back when that worker ends, and ends the next one too. So a
-message is looked at twice, each time before the library touches it: as it comes out of Redis, and before Celery makes a task of it.
+message is looked at twice, each time before the library touches it: as it comes out of Redis, and before Celery makes a task of it or a
+person's question.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,15 @@ from rotation.states import Alarm
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+LARGEST_MESSAGE = 16 << 20
+"""Bytes. The largest of ours are what workers tell a dashboard of a busy second; as Python's values a message takes ten times its size."""
 LARGEST_BODY = 64 * 1024
 """Bytes: ours are a hundred times smaller."""
 LONGEST_ID = 256
 LONGEST_WORD = 1_024
 MOST_IDS = 100
+LATEST_CLOCK = 1 << 53
+"""Of Celery's logical clock: it takes the latest that it is told of, and all that a worker sends has it. AMQP has no place for more."""
 NEVER: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("eta", "compression", "group", "group_index", "chord", "shadow", "stamped_headers", "delivery_info"), (None,)),
     "retries": (None, 0),
@@ -99,7 +105,72 @@ def _word(value: object) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_WORD
 
 
+# -- what people ask workers
+
+
+def fault_of_question(message: Any, commands: Collection[str]) -> str | None:  # noqa: ANN401 - kombu's message
+    """Why nobody who only looks would have sent this, or None. `commands` are the names of those that may be asked."""
+    headers, body = message.headers, message.body
+    if message.content_type != "application/json" or message.content_encoding != "utf-8":
+        return "it is not JSON"
+    if not isinstance(headers, dict) or not _clock(headers.get("clock")):
+        return "its headers are not in order"
+    if not isinstance(body, str | bytes) or len(body) > LARGEST_BODY:
+        return "its body is too large"
+    try:
+        match json.loads(body):
+            case {"method": str() as method, **others} if method in commands and all(map(_allowed, others, others.values())):
+                return None
+    except (ValueError, RecursionError):
+        pass
+    return "it asks for more than a look"
+
+
+def _clock(value: object) -> bool:
+    return value is None or (isinstance(value, int) and 0 <= value <= LATEST_CLOCK)
+
+
+def _allowed(name: object, value: object) -> bool:
+    """What may stand in a question beside what is asked. No pattern: one that never comes to an end would hold up the whole worker."""
+    match name, value:
+        case "arguments" | "destination" | "reply_to" | "ticket" | "pattern" | "matcher", None:
+            return True
+        case "ticket", str():
+            return _word(value)
+        case "destination", list() as workers:
+            return len(workers) <= MOST_IDS and all(map(_word, workers))
+        case "reply_to", {"exchange": "reply.celery.pidbox", "routing_key": key, **more}:
+            return _word(key) and not more
+        case "arguments", {**named}:
+            return all(map(_argument, named, named.values()))
+    return False
+
+
+def _argument(name: object, value: object) -> bool:
+    """Of which tasks, and how they are told. Not which of their attributes: that may be any in Python."""
+    if name == "ids":
+        return _ids([value])
+    return name in ("safe", "with_defaults", "taskinfoitems") and value in (None, True, False, [])
+
+
 # -- as it comes out of Redis
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a message that is no JSON, or too large."""
+
+    size: int
+
+
+def read(text: Any) -> Any:  # noqa: ANN401 - as kombu's own
+    """Read a message, in place of kombu, which makes dates, numbers and more of what says that it is one, and fails in many ways."""
+    if len(text) > LARGEST_MESSAGE:
+        return Unreadable(len(text))
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return Unreadable(len(text))
 
 
 def fault_of_envelope(envelope: object) -> str | None:
@@ -116,6 +187,8 @@ def fault_of_envelope(envelope: object) -> str | None:
             sound = all(isinstance(properties.get(name), str | int | None) for name in names)
             if sound and not headers.get("compression") and all(isinstance(one, str) for one in delivery.values()):
                 return None if _opens(body, properties.get("body_encoding")) else "its body is not in base64"
+        case Unreadable():
+            return "it is not JSON, or too large"
     return "it is not in the form of a message"
 
 

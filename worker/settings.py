@@ -277,7 +277,7 @@ class Settings(BaseSettings):
 
     @property
     def threads_for_vercel(self) -> int:
-        """How many threads of this process may be pushing: all but a quarter, which goes on with what needs no Vercel."""
+        """How many threads of this process may be waiting for Vercel: all but a quarter, which goes on with what needs no Vercel."""
         return self.worker_threads - self.worker_threads // 4
 
     def secrets(self) -> tuple[Sensitive, ...]:

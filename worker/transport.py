@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from queue import Empty
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -33,6 +32,8 @@ def tls(url: str) -> dict[str, Any] | Literal[False]:
 def mend() -> None:
     """Let every connection of this process to Redis go through `MendedTransport`. Doing it twice is harmless."""
     TRANSPORT_ALIASES.update(dict.fromkeys(SCHEMES, f"{__name__}:{MendedTransport.__name__}"))
+    # kombu reads what comes out of a queue or is published in several places, and what it cannot read ends the worker in each of them.
+    redis.loads = messages.read  # type: ignore[attr-defined]  # the stubs leave it out
 
 
 class MendedChannel(redis.Channel):
@@ -44,14 +45,6 @@ class MendedChannel(redis.Channel):
     """
 
     _kept_client: Any = None
-
-    def _brpop_read(self, **options: Any) -> object:  # noqa: ANN401 - the library's signature
-        """Read a message that is there. One that is no JSON is gone from its queue by now."""
-        try:
-            return super()._brpop_read(**options)  # type: ignore[misc]  # the stubs leave it out
-        except (ValueError, RecursionError):
-            messages.refuse("it is not JSON", 0)
-            raise Empty from None  # as if nothing had been there
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the library's signature
         if getattr(self.connection, "client", None) is None:
@@ -78,4 +71,4 @@ class MendedTransport(redis.Transport):
         if problem is None:
             super()._deliver(message, queue)
         else:
-            messages.refuse(problem, len(repr(message)))
+            messages.refuse(problem, message.size if isinstance(message, messages.Unreadable) else len(repr(message)))

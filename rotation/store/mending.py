@@ -102,6 +102,11 @@ def _hint(now: Moment, until: Moment) -> ReturningUpdate[tuple[str]]:
 
 UNSENT = per_dialect(_unsent)
 HINT = per_dialect(_hint)
+LEAVE = (
+    update(credentials)
+    .where(credentials.c.id == bindparam("row_id"), credentials.c.mending_until == bindparam("begun_until", type_=UtcTime()))
+    .values(mending_until=None)
+)
 END = (
     update(credentials)
     .where(credentials.c.id == bindparam("row_id"), credentials.c.astray_at.is_not(None))
@@ -220,6 +225,12 @@ def begin_mending(
         credential = credential_of(row)
         others = tuple(credential if one.id == credential_id else one for one in case.credentials)
         return CredentialCase(claim(credential.fence), end.now, credential, case.resource, others, end.length, end.head)
+
+
+def leave_mending(database: Database, credential: Credential) -> None:
+    """As in the port."""
+    with database.writing() as connection:
+        connection.execute(LEAVE, {"row_id": credential.id, "begun_until": credential.mending_until})
 
 
 def end_mending(database: Database, audit: AuditTrail, credential_id: str, event: Event | None) -> bool:

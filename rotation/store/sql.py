@@ -280,6 +280,10 @@ class SqlStore(Fleet):
             self.database, self.audit, credential_id, self.terms.mending, lambda fence: Claim(credential_id, fence, until)
         )
 
+    def leave_mending(self, credential: Credential) -> None:
+        """As in the port."""
+        mending.leave_mending(self.database, credential)
+
     def end_mending(self, credential_id: str, event: Event | None) -> bool:
         """As in the port."""
         return mending.end_mending(self.database, self.audit, credential_id, event)

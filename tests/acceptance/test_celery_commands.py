@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from rotation.states import RotationState, Stage
 from tests.processes import Process
@@ -79,6 +80,12 @@ def test_they_answer_to_inspection(rig: Rig, worker: Process) -> None:
     assert worker.runs
     assert "pong" in inspect(rig, "ping").stdout
     assert "rollover.urgent" in inspect(rig, "active_queues").stdout
+
+
+def test_workers_do_not_listen_to_each_other(rig: Rig, worker: Process) -> None:
+    assert worker.runs
+    with redis.Redis.from_url(rig.broker.url.reveal()) as broker:
+        assert broker.pubsub_numpat() == 1, "somebody listens to more than questions"
 
 
 def test_sigterm_lets_a_rotation_end(rig: Rig, worker: Process) -> None:

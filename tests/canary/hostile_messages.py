@@ -1,4 +1,4 @@
-"""What somebody could put into the queues who has the broker's password and means harm: by name, as the bytes that lie there."""
+"""What somebody could put into the queues, or tell all workers, who has the broker's password and means harm: by name, as bytes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 HUGE = 30 << 20
 """Bytes of a body."""
 DEEP = 100_000
+ENDLESS = "((((.+)+)+)+)+!"
+"""As a regular expression, it is tried for longer than anybody waits."""
+TYPED: tuple[object, ...] = tuple(
+    {"__type__": kind, "__value__": value}
+    for kind in ("bytes", "base64", "date", "datetime", "time", "decimal", "uuid", "canary")
+    for value in ("x", 7, {"canary": 1})
+)
+"""What kombu makes something else of, or fails to, as it reads."""
 PLAIN: Mapping[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 WRITTEN_OTHERWISE = {
     "pickle": ("application/x-python-serialize", "pickle", "application/pickle"),
@@ -220,10 +228,56 @@ def _envelopes() -> Iterator[tuple[str, bytes]]:
         b'"text"',
         b"\xff\xfe\x00",
         b"{" * DEEP,
-        b"[" * DEEP + b"]" * DEEP,
+        *(b"[" * depth + b"]" * depth for depth in (*range(100, 1_000, 10), DEEP)),
         pickle.dumps({}),
+        *(json.dumps(one).encode() for one in TYPED),
     ):
-        yield f"no message at all: {raw[:20]!r}", raw
+        yield f"no message at all: {raw[:60]!r} of {len(raw)}", raw
+    for typed in TYPED:
+        yield f"a header with {typed}", written(arguments=[["id"]], headers={"canary": typed})
+        yield f"the ids {typed}", written(arguments=[typed])
+    for body in ("\ud800", "ä"):
+        yield f"a body that is {body!r}", json.dumps({**whole, "body": body}).encode()
+    yield "a body in no encoding", json.dumps({**whole, "properties": {**whole["properties"], "body_encoding": None}}).encode()
+
+
+def asked(method: object = "ping", *, clock: object = 1, body: bytes | None = None, **others: Any) -> bytes:  # noqa: ANN401 - anything
+    """A question to all workers, as `celery inspect` would have published it, but for what is given."""
+    question = {"method": method, "arguments": {}, "destination": None, "pattern": None, "matcher": None, **others}
+    return written(headers={"clock": clock, "expires": 0}, body=json.dumps(question).encode() if body is None else body)
+
+
+def hostile_questions() -> Iterator[tuple[str, bytes]]:
+    """What nobody sends who only looks."""
+    deep = (b"[" * DEEP, b'{"a":' * DEEP, *(b"[" * depth + b"]" * depth for depth in range(100, 1_000, 10)))
+    typed = [json.dumps(one).encode() for one in TYPED]
+    for raw in (b"garbage", b"7", b"[]", b"{}", b"\xff\xfe", *deep, *typed):
+        yield f"no question at all: {raw[:60]!r}", raw
+    for body in (b"", b"[]", b"7", b"null", b"\xff\xfe", *deep, *typed):
+        yield f"a body that is {body[:60]!r}", asked(body=body)
+    for matcher in ("pcre", "glob", "canary", None):
+        yield f"whoever's name matches what never ends, by {matcher}", asked(pattern=ENDLESS, matcher=matcher)
+    methods: tuple[object, ...] = ("canary", "", None, 7, [], {}, "shutdown")
+    yield from ((f"the command {method!r}", asked(method)) for method in methods)
+    clocks: tuple[object, ...] = (10**4_000, 1 << 63, -1, 1e308, float("inf"), float("nan"), "late", [], {})
+    yield from ((f"the clock {str(clock)[:20]}", asked(clock=clock)) for clock in clocks)
+    answered: Mapping[str, Any] = {"exchange": "reply.celery.pidbox", "routing_key": "canary"}
+    others: Mapping[str, tuple[Any, ...]] = {
+        "arguments": (
+            [], 7, "text", {"canary": 1}, {"safe": "canary"}, {"taskinfoitems": ["backend"]},
+            {"ids": 7}, {"ids": ["id"] * 1_000}, {"ids": [[]]}, {"ids": ["x" * 1_000] * 1_000},
+        ),
+        "destination": ("celery", 7, {}, [7], ["x"] * 1_000, ["x" * 10_000]),
+        "reply_to": (
+            "text", 7, [], {}, {**answered, "exchange": "rollover", "routing_key": "rollover.urgent"}, {**answered, "routing_key": 7},
+            {**answered, "routing_key": "x" * 10_000}, {**answered, "canary": 1}, {"exchange": "reply.celery.pidbox"},
+        ),
+        "ticket": ({}, 7, "x" * 10_000),
+        "state": (7,),
+    }  # fmt: skip
+    for name, values in others.items():
+        yield from ((f"{name} {str(one)[:60]!r}", asked("query_task", **{name: one})) for one in values)
+    yield "tasks to pass over", asked("hello", arguments={"from_node": "canary", "revoked": ["canary that was revoked"]})
 
 
 def _signature(task: str, **options: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ from celery import Celery
 from celery.worker.control import Panel
 
 from rotation.states import RotationState
-from tests.canary.hostile_messages import hostile, written
+from tests.canary.hostile_messages import hostile, hostile_questions, written
 from tests.canary.sinks import sending
 from tests.processes import eventually
 from tests.rigs import PATIENCE, Rig, prepared
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("broker messages")]
 STEERING = sorted(set(Panel.data) - LOOKING)
+ASKED = "/0.celery.pidbox"
+"""Where all workers hear what they are asked."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,10 @@ def rotate(rig: Rig, resource: Resource) -> str:
 
 def refusals(worker: Process) -> list[str]:
     return [str(line["problem"]) for line in worker.lines() if line["event"] == "message_refused"]
+
+
+def becomes(wanted: int, count: Callable[[], int]) -> bool:
+    return eventually(lambda: count() == wanted, PATIENCE)
 
 
 def test_no_message_has_an_effect_and_the_worker_goes_on(
@@ -118,6 +124,37 @@ def test_nothing_of_a_refused_message_is_repeated(rig: Rig, worker: Process, bro
     broker.lpush(Queue.SCHEDULED, b"Kanarienvogel", written("Kanarienvogel", ["Kanarienvogel"]), written(body=b"Kanarienvogel"))
     rig.wait("they are refused", lambda: len(refusals(worker)) == before + 3)
     assert "Kanarienvogel" not in worker.log.read_text()
+
+
+def test_no_question_ends_a_worker_or_holds_it_up(rig: Rig, broker: redis.Redis, figure: Callable[[str, int], None]) -> None:
+    worker = rig.processes[0]
+    questions = list(hostile_questions())
+    told, refused = len(list(worker.lines())), len(refusals(worker))
+    with Celery("asking", broker=rig.broker.url.reveal(), set_as_current=False) as celery:
+        for name, question in questions:
+            assert broker.publish(ASKED, question) == 1, f"{name} was heard by nobody\n{worker.last_words()}"
+            refused += 1
+            assert becomes(refused, lambda: len(refusals(worker))), f"{name} was not refused\n{worker.last_words()}"
+        rig.wait("it still answers", lambda: celery.control.ping(timeout=2, limit=1))
+        (revoked,) = (celery.control.inspect(timeout=5, limit=1).revoked() or {}).values()
+        (clock,) = (celery.control.inspect(timeout=5, limit=1).clock() or {}).values()
+    assert "canary that was revoked" not in revoked
+    assert clock["clock"] < 1 << 53
+    assert "canary" not in str(list(worker.lines())[told:])
+    figure("hostile messages", len(questions))
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(command, {}) for command in sorted(LOOKING - {"query_task"})] + [("query_task", {"ids": ["id"]}), ("conf", {"with_defaults": True})],
+)
+def test_whoever_looks_is_answered(rig: Rig, worker: Process, command: str, arguments: dict[str, object]) -> None:
+    with Celery("looking", broker=rig.broker.url.reveal(), set_as_current=False) as celery:
+        answers = celery.control.broadcast(command, arguments=arguments, reply=True, timeout=PATIENCE, limit=1)
+    assert answers, "nobody answered"
+    (said,) = answers[0].values()
+    assert not isinstance(said, dict) or "error" not in said
+    assert worker.runs
 
 
 @pytest.mark.parametrize("command", STEERING)

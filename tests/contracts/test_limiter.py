@@ -36,22 +36,35 @@ class Subject:
         return [self.limiter.reserve(SCOPE, urgent=urgent) or self.clock.now() for _ in range(count)]
 
 
+class OtherClock(MachineClock):
+    """The wall clock of a machine that does not agree with Redis' own."""
+
+    def __init__(self, ahead: timedelta) -> None:
+        self._ahead = ahead
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+
+REDIS = {"redis": MachineClock(), "redis that is late": OtherClock(HOUR), "redis that is ahead": OtherClock(-HOUR)}
+
+
 def made(kind: str, request: pytest.FixtureRequest) -> Subject:
-    if kind == "redis":
+    if kind in REDIS:
         request.getfixturevalue("valkey")
         server: PrivateBroker = request.getfixturevalue("valkey_server")
-        clock = MachineClock()
+        clock = REDIS[kind]
         return Subject(RedisLimiter(connect(server.url), clock, LIMIT, workers=2), clock)
     fake = FakeClock()
     return Subject(FakeLimiter(fake) if kind == "fake" else LocalLimiter(fake, LIMIT), fake)
 
 
-@pytest.fixture(params=["fake", "local", "redis"])
+@pytest.fixture(params=["fake", "local", *REDIS])
 def any_limiter(request: pytest.FixtureRequest) -> Subject:
     return made(request.param, request)
 
 
-@pytest.fixture(params=["local", "redis"])
+@pytest.fixture(params=["local", *REDIS])
 def real_limiter(request: pytest.FixtureRequest) -> Subject:
     return made(request.param, request)
 

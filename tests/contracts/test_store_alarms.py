@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rotation.cases import Wait
-from rotation.states import Alarm, ResourceState
+from rotation.cases import Move, Wait
+from rotation.states import Alarm, ResourceState, RotationState, Stage
 from tests.store_benches import DAY, MINUTE, begin, complete
-from tests.store_samples import blocked, completed, event, failed, planned, present, retired
+from tests.store_samples import SERVER, ask, blocked, completed, event, failed, planned, present, retired
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from rotation.cases import RotationCase
     from rotation.model import Resource
     from tests.store_benches import Bench
 
@@ -63,6 +64,17 @@ def test_the_alarm_of_a_rotation_that_failed_stands_until_the_resource_completes
     assert bench.alarms() == {}
 
 
+def test_a_push_that_failed_is_an_alarm_though_its_resource_is_not_failing(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    case = begin(bench, resource)
+    move = failed(case)
+    ended = replace(present(move.rotation), alarm=Alarm.ROTATION_FAILED)
+    bench.store.record_rotation(case, replace(move, rotation=ended, schedule=None))
+    assert bench.alarms() == {"rotation_failed": 1}
+    complete(bench, resource)
+    assert bench.alarms() == {}
+
+
 def test_the_alarm_of_a_resource_that_was_found_missing_stands_until_it_is_gone(bench: Bench, resource: Resource) -> None:
     case = begin(bench, resource)
     move = failed(case)
@@ -70,6 +82,30 @@ def test_the_alarm_of_a_resource_that_was_found_missing_stands_until_it_is_gone(
     leaving = replace(move, rotation=ended, schedule=None, resource_state=ResourceState.LEAVING)
     bench.store.record_rotation(case, leaving)
     assert bench.alarms() == {"resource_missing": 1}
+
+
+def test_a_follow_up_that_loses_its_object_does_not_hide_that_the_resource_is_missing(bench: Bench, resource: Resource) -> None:
+    case = begin(bench, resource, "planned", "verified", "offered")
+    follow_up_id = bench.store.amend(resource.id, ask)
+    lost = abandoned(case, Alarm.RESOURCE_MISSING)
+    assert bench.store.record_rotation(case, replace(lost, resource_state=ResourceState.LEAVING)) is None
+    case = present(bench.store.claim_rotation(follow_up_id))
+    bench.store.record_rotation(case, abandoned(case, None))
+    assert bench.alarms() == {"resource_missing": 1}
+
+
+def test_what_failed_before_does_not_stand_again_when_the_resource_leaves(bench: Bench, resource: Resource) -> None:
+    case = begin(bench, resource, "planned")
+    move = failed(case)
+    bench.store.record_rotation(case, replace(move, rotation=replace(present(move.rotation), alarm=Alarm.ROTATION_FAILED)))
+    complete(bench, resource)
+    bench.store.amend(resource.id, lambda _: (Move(event("resource_leaving"), resource_state=ResourceState.LEAVING), None))
+    assert bench.alarms() == {}
+
+
+def abandoned(case: RotationCase, alarm: Alarm | None) -> Move:
+    rotation = replace(case.rotation, state=RotationState.ABANDONED, ended_at=case.now, due_at=None, alarm=alarm)
+    return Move(event("rotation_abandoned"), rotation=rotation)
 
 
 def test_a_parked_installation_is_one_alarm_whatever_waits_for_it(bench: Bench, resource: Resource) -> None:
@@ -129,3 +165,63 @@ def test_planning_anew_after_a_failure_does_not_hide_that_it_failed(bench: Bench
     case = begin(bench, resource)
     bench.store.record_rotation(case, planned(case))
     assert bench.alarms() == {"rotation_failed": 1}
+
+
+# Those of the healer
+
+
+def current(bench: Bench) -> str:
+    return next(one.id for one in bench.store.owed_logins(SERVER.name) if one.stage is Stage.CURRENT)
+
+
+def test_a_login_that_is_lost_is_an_alarm_until_it_is_put_right(bench: Bench, resource: Resource) -> None:
+    lost = current(bench)
+    bench.store.note_astray([lost])
+    assert bench.alarms() == {"login_lost": 1}
+    assert bench.store.begin_mending(lost) is not None
+    assert bench.alarms() == {"login_lost": 1}
+    bench.advance(2 * MINUTE)
+    assert bench.alarms() == {"login_lost": 1, "login_not_healed": 1}
+    assert bench.store.begin_mending(lost) is not None, "it is tried again"
+    assert bench.alarms() == {"login_lost": 1, "login_not_healed": 1}
+    bench.store.end_mending(lost, event("credential_healed"))
+    assert bench.alarms() == {}
+    bench.advance(2 * MINUTE)
+    bench.store.note_astray([lost])
+    bench.advance(2 * MINUTE)
+    assert bench.alarms() == {"login_lost": 1}, "that an earlier loss was hard to put right says nothing of this one"
+
+
+def test_a_login_that_comes_back_after_its_end_is_an_alarm_and_one_that_was_lost_before_is_none(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    old = next(one.id for one in bench.store.owed_logins(SERVER.name) if one.stage is Stage.PREVIOUS)
+    bench.store.note_astray([old])
+    assert bench.alarms() == {"login_lost": 1}
+    bench.advance(2 * DAY)
+    case = present(bench.store.claim_credential(old))
+    case = present(bench.store.record_credential(case, blocked(case)))
+    bench.store.record_credential(case, retired(case))
+    bench.advance(MINUTE)
+    assert bench.alarms() == {}
+    bench.store.end_mending(old, None)
+    bench.store.note_astray([old])
+    assert bench.alarms() == {"login_revived": 1}
+    bench.store.end_mending(old, event("credential_removed_again"))
+    assert bench.alarms() == {}
+
+
+def test_logins_without_a_row_are_an_alarm_each_until_a_look_finds_none(bench: Bench, resource: Resource) -> None:
+    bench.store.note_look(SERVER.name, orphans=3)
+    assert bench.alarms() == {"orphan_found": 3}
+    bench.store.note_look(SERVER.name, orphans=0)
+    assert bench.alarms() == {}
+
+
+def test_a_resource_that_is_held_is_an_alarm_and_one_that_a_person_paused_is_none(bench: Bench, resource: Resource) -> None:
+    paused = Move(event("resource_paused"), resource_state=ResourceState.PAUSED)
+    bench.store.amend(resource.id, lambda _: (paused, None))
+    assert bench.alarms() == {}
+    bench.store.amend(resource.id, lambda _: (replace(paused, held_because="the store was set back"), None))
+    assert bench.alarms() == {"resource_held": 1}
+    bench.store.amend(resource.id, lambda _: (Move(event("resource_resumed"), resource_state=ResourceState.ACTIVE), None))
+    assert bench.alarms() == {}

@@ -245,6 +245,21 @@ def _due(case: ResourceCase, credential_id: str) -> tuple[Credential, ...]:
     return tuple(replace(one, due_at=case.now) for one in case.credentials if one.id == credential_id)
 
 
+def test_what_was_not_begun_after_all_is_left_to_another_at_once(bench: Bench, resource: Resource) -> None:
+    login = current(bench)
+    bench.store.note_astray([login.id])
+    earlier = present(bench.store.begin_mending(login.id)).credential
+    bench.advance(bench.store.terms.mending)
+    later = present(bench.store.begin_mending(login.id)).credential
+    bench.store.leave_mending(earlier)
+    assert bench.store.begin_mending(login.id) is None, "it is another's by now"
+    bench.store.leave_mending(later)
+    left = bench.credential(login.id)
+    assert left.mending_until is None
+    assert left.astray_at is not None
+    assert bench.store.begin_mending(login.id) is not None
+
+
 def test_it_ends_once_with_one_event(bench: Bench, resource: Resource) -> None:
     login = current(bench)
     bench.store.note_astray([login.id])

@@ -102,6 +102,12 @@ class Mending(Memory):
             alive = self._alive_credentials(row.resource_id)
             return CredentialCase(claim, now, row, self.resources[row.resource_id], alive, self._lengths[row.resource_id])
 
+    def leave_mending(self, credential: Credential) -> None:
+        with self._lock:
+            row = self.credentials[credential.id]
+            if row.mending_until == credential.mending_until:
+                self.credentials[row.id] = replace(row, mending_until=None)
+
     def _mending_case(self, row: Credential) -> ResourceCase:
         resource_id = row.resource_id
         return ResourceCase(

@@ -30,6 +30,8 @@ WRITES = (
     "note_tried",
     "note_astray",
     "begin_mending",
+    "leave_mending",
+    "raise_alarm",
     "end_mending",
     "raise_alarm",
 )

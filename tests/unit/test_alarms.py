@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from rotation import health
+from rotation import health, requests
 from rotation.errors import AdminRefused, Invalid, Refused, Unavailable
 from rotation.model import Event
 from rotation.states import Alarm, ResourceState, RotationState, Stage, Trigger
@@ -101,7 +101,7 @@ def test_an_admin_login_that_is_refused_is_one_alarm_of_its_server(lines: Sequen
     assert len(waiting) == 20
     assert {one.problem for one in waiting} == {"pg-0 refused the login with 28P01"}
     world.engine.on_act = lambda _act, _phase: None
-    world.run(2 * MINUTE)
+    world.run(6 * MINUTE)
     assert stand(world) == {}
 
 
@@ -118,6 +118,20 @@ def test_a_rotation_that_is_given_up(lines: Sequence[Any]) -> None:
 
 
 # -- the push
+
+
+def test_a_push_of_the_current_values_that_is_refused(lines: Sequence[Any]) -> None:
+    world = World()
+    world.rotate()
+    world.run(for_=MINUTE)
+    world.sink.answers(answers.REFUSED)
+    requests.push_again(world.resource_id, "test", "why", world.ports)
+    world.run(for_=MINUTE)
+    assert told(lines) == {Alarm.ROTATION_FAILED}
+    assert stand(world) == {"rotation_failed": 1}
+    requests.push_again(world.resource_id, "test", "why", world.ports)
+    world.run(for_=MINUTE)
+    assert stand(world) == {}
 
 
 def test_a_push_without_a_clear_answer_for_an_hour(lines: Sequence[Any]) -> None:
@@ -200,15 +214,24 @@ def test_a_push_that_meets_409_again_and_again(lines: Sequence[Any]) -> None:
     world = World()
     world.sink.answers(*[answers.CONFLICT] * 6)
     world.rotate()
-    while len(world.sink.pushes) < 5:
+    while len(world.sink.pushes) < 4:
         world.run(for_=SECOND)
     assert told(lines) == set()
-    while len(world.sink.pushes) < 6:
+    while len(world.sink.pushes) < 5:
         world.run(for_=SECOND)
     assert told(lines) == {Alarm.PUSH_IN_CONFLICT}
     assert stand(world) == {"push_in_conflict": 1}
     world.run(for_=10 * MINUTE)
     assert stand(world) == {}
+
+
+def test_a_push_that_meets_409_once_after_others_went_unanswered(lines: Sequence[Any]) -> None:
+    world = World()
+    world.sink.answers(*[answers.LOST_AND_UNKNOWN] * 5, answers.CONFLICT)
+    world.rotate()
+    world.run(for_=10 * MINUTE)
+    assert len(world.sink.pushes) >= 7
+    assert told(lines) == set()
 
 
 def test_something_else_that_stands_in_the_way_after_the_offer(lines: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +326,21 @@ def test_sessions_that_cannot_be_read(lines: Sequence[Any]) -> None:
     well(world)
     health.sample_use("pg-1", world.ports)
     world.clock.advance(6 * MINUTE)
+    assert stand(world) == {}
+
+
+def test_logins_that_cannot_be_looked_at_are_one_alarm_of_their_server(lines: Sequence[Any]) -> None:
+    world = World()
+    failing(world, "list_logins", Refused("the admin may not read the catalogs"))
+    for _ in range(5):
+        health.look_after("pg-1", world.ports)
+        world.clock.advance(MINUTE)
+    assert [line["event"] for line in lines if line.get("alarm")] == [Alarm.LOGINS_UNREADABLE]
+    assert stand(world) == {"logins_unreadable": 1}
+    well(world)
+    for _ in range(5):
+        health.look_after("pg-1", world.ports)
+        world.clock.advance(MINUTE)
     assert stand(world) == {}
 
 

@@ -91,9 +91,37 @@ def test_a_try_that_learned_nothing_leaves_the_turn_to_another() -> None:
     subject = Subject()
     breaker = subject.opened()
     subject.clock.advance(TEMPER.longest)
-    assert breaker.begin() is not None
-    breaker.learned_nothing()
+    began = breaker.begin()
+    assert began is not None
+    breaker.learned_nothing(began)
     assert subject.call(answered=True)
+
+
+def test_a_call_that_is_not_the_try_does_not_end_it() -> None:
+    subject = Subject()
+    straggler = subject.breaker.begin()
+    assert straggler is not None
+    breaker = subject.opened()
+    subject.clock.advance(TEMPER.longest)
+    given_up = breaker.begin()
+    assert given_up is not None
+    breaker.learned_nothing(straggler)
+    assert breaker.begin() is None
+    subject.clock.advance(TEMPER.try_lasts)
+    assert breaker.begin() is not None
+    breaker.learned_nothing(given_up)
+    assert breaker.begin() is None
+
+
+def test_a_try_within_the_pause_does_not_make_the_next_one_longer() -> None:
+    subject = Subject()
+    breaker = subject.opened()
+    before = breaker.holds_back()
+    for _ in range(5):
+        began = breaker.begin()
+        assert began is not None
+        assert not breaker.heard_nothing(began)
+    assert breaker.holds_back() == before
 
 
 def test_calls_that_began_before_it_opened_do_not_make_the_pause_longer() -> None:
@@ -119,12 +147,15 @@ def test_an_emergency_does_not_wait_for_the_pause_but_for_one_who_is_trying() ->
 
 def test_it_knows_since_when_nothing_was_answered() -> None:
     subject = Subject()
-    assert subject.breaker.open_for == timedelta(0)
-    subject.opened()
+    for answered in (False, True, False, False, False):
+        assert subject.breaker.open_for == timedelta(0)
+        subject.clock.advance(SECOND)
+        subject.call(answered=answered)
+    assert subject.breaker.open_for == 2 * SECOND
     for _ in range(4):
         subject.clock.advance(TEMPER.longest)
         subject.call(answered=False)
-    assert subject.breaker.open_for == 4 * TEMPER.longest
+    assert subject.breaker.open_for == 2 * SECOND + 4 * TEMPER.longest
 
 
 def test_a_bulkhead_has_so_many_places() -> None:

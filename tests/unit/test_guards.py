@@ -24,6 +24,7 @@ from tests.fakes.store import FakeStore
 from tests.world import SERVER, SPEC
 from worker import guarded_engine, guarded_sink
 from worker.alarms import StandingAlarms
+from worker.breakers import Bulkhead
 from worker.guarded_engine import GuardedEngine
 from worker.guarded_sink import GuardedSink
 
@@ -63,6 +64,18 @@ class Guarded:
             self.error = error
             return type(error)
         return None
+
+    def while_waiting(self, monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> None:
+        """The next caller waits for a place, and meanwhile others call."""
+        take = Bulkhead.take
+
+        def wait(bulkhead: Bulkhead, places: int) -> float | None:
+            monkeypatch.setattr(Bulkhead, "take", take)
+            for _ in range(3):
+                call()
+            return bulkhead.take(places)
+
+        monkeypatch.setattr(Bulkhead, "take", wait)
 
     def always(self, error: RolloverError) -> None:
         self.fails = lambda _name: error
@@ -163,26 +176,38 @@ def test_a_server_that_is_silent_for_a_minute_is_one_alarm_until_it_answers() ->
     assert [(line["subject"], line["alarm"]) for line in lines if line["event"] == "server_unreachable"] == [(SERVER.name, True)]
 
 
-def test_a_refused_admin_login_is_one_alarm_of_its_server_until_it_is_let_in() -> None:
+def test_a_server_that_is_seldom_asked_is_an_alarm_as_soon_as_it_is_left_alone() -> None:
     guarded = Guarded()
-    guarded.always(AdminRefused("28P01", advice="mend it"))
+    guarded.inner.server(SERVER.name).reachable = False
+    for _ in range(3):
+        guarded.clock.advance(2 * MINUTE)
+        assert guarded.ask() is Unreachable
+    assert guarded.store.standing_alarms() == {"server_unreachable": 1}
+
+
+def test_a_refused_admin_login_is_one_alarm_of_its_server_until_it_was_let_in_for_minutes() -> None:
+    """A call over a connection that is open already, or to another database, says nothing about the admin login."""
+    guarded = Guarded()
+    answered = cycle([AdminRefused("28P01", advice="mend it"), None])
+    guarded.fails = lambda _name: next(answered)
     with capture_logs() as lines:
-        for _ in range(10):
-            assert guarded.ask() is AdminRefused
-            guarded.clock.advance(10 * SECOND)
-        assert guarded.store.standing_alarms() == {"admin_refused": 1}
+        for _ in range(120):
+            guarded.ask()
+            guarded.clock.advance(SECOND)
+            assert guarded.store.standing_alarms() == {"admin_refused": 1}
         guarded.fails = lambda _name: None
-        assert guarded.ask() is None
+        guarded.clock.advance(5 * MINUTE)
+        guarded.ask()
     assert guarded.store.standing_alarms() == {}
     assert [line["advice"] for line in lines if line.get("alarm")] == ["mend it"]
 
 
-def test_an_alarm_that_nobody_takes_back_falls_by_itself() -> None:
+def test_whoever_waited_for_a_place_while_the_breaker_opened_does_not_ask_in_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     guarded = Guarded()
-    guarded.always(AdminRefused("28P01"))
-    guarded.ask()
-    guarded.clock.advance(6 * MINUTE)
-    assert guarded.store.standing_alarms() == {}
+    guarded.always(Unreachable("no answer"))
+    guarded.while_waiting(monkeypatch, guarded.ask)
+    assert guarded.ask() is NotAsked
+    assert guarded.asked == ["usage"] * 3
 
 
 # -- Vercel
@@ -229,6 +254,44 @@ def test_one_push_at_a_time_finds_out_and_its_answer_lets_all_the_others_go() ->
     assert guarded.push("icfg_waiting") is not None
 
 
+def test_a_push_that_ends_with_an_error_of_ours_leaves_the_turn_to_another() -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    for number in range(10):
+        guarded.push(f"icfg_{number}")
+    guarded.clock.advance(15 * SECOND)
+
+    def fail() -> bool:
+        raise Unavailable("the store does not answer")
+
+    resource = Resource("res_1", ResourceState.ACTIVE, 1, SPEC, SERVER)
+    with pytest.raises(Unavailable):
+        guarded.sink.push(resource, Installation("icfg_first"), (), fail, Deadline(guarded.clock.monotonic() + 20))
+    guarded.vercel.otherwise = answers.APPLIED
+    assert guarded.push("icfg_other") is not None
+
+
+def test_whoever_waited_for_a_place_while_the_breaker_opened_does_not_push_in_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    guarded.while_waiting(monkeypatch, guarded.push)
+    outcome = guarded.push()
+    assert outcome is not None
+    assert outcome.verdict is PushVerdict.UNSENT
+    assert len(guarded.vercel.pushes) == 3
+
+
+def test_an_emergency_that_waited_for_a_place_is_pushed_in_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    while guarded.push() is not None:
+        pass
+    resource = Resource("res_1", ResourceState.ACTIVE, 1, SPEC, SERVER)
+    guarded.while_waiting(monkeypatch, guarded.push)
+    guarded.sink.push(resource, Installation("icfg_1"), (), lambda: True, Deadline(guarded.clock.monotonic() + 20))
+    assert len(guarded.vercel.pushes) == 4
+
+
 def test_what_we_did_not_send_ourselves_says_nothing_about_vercel() -> None:
     guarded = Guarded()
     outcomes = [guarded.push(may_send=False) for _ in range(20)]
@@ -271,6 +334,29 @@ def test_nobody_looks_whether_a_resource_is_there_while_vercel_does_not_answer()
     assert guarded.sink.resource_exists(resource, Installation("icfg_1"), Deadline(2000)) is None
 
 
+def test_looking_whether_resources_are_there_leaves_room_for_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded(threads=4)
+    resource = Resource("res_1", ResourceState.ACTIVE, 1, SPEC, SERVER)
+    asked: list[bool | None] = []
+    pushed: list[PushOutcome | None] = []
+
+    def look() -> bool | None:
+        return guarded.sink.resource_exists(resource, Installation("icfg_1"), Deadline(guarded.clock.monotonic() + 20))
+
+    def look_again(*_: object) -> bool:
+        """Another thread looks while this takes long; the last one that does so pushes."""
+        guarded.clock.advance(SECOND)
+        asked.append(look())
+        if asked[-1] is None:
+            pushed.append(guarded.push())
+        return True
+
+    monkeypatch.setattr(guarded.vercel, "resource_exists", look_again)
+    assert look() is True
+    assert asked == [None, True]
+    assert pushed == [answers.APPLIED.outcome]
+
+
 def test_a_vercel_that_is_silent_for_minutes_is_one_alarm_until_it_answers() -> None:
     guarded = Guarded()
     guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
@@ -284,3 +370,26 @@ def test_a_vercel_that_is_silent_for_minutes_is_one_alarm_until_it_answers() -> 
         assert guarded.push() is not None
     assert guarded.store.standing_alarms() == {}
     assert [line["alarm"] for line in lines if line["event"] == "vercel_unreachable"] == [True]
+
+
+def test_where_one_installation_pushes_its_silence_is_that_of_vercel() -> None:
+    guarded = Guarded()
+    guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+    for _ in range(25):
+        guarded.push()
+        guarded.clock.advance(15 * SECOND)
+    assert guarded.store.standing_alarms() == {"vercel_unreachable": 1}
+    guarded.vercel.otherwise = answers.APPLIED
+    assert guarded.push("icfg_2") is not None
+    assert guarded.store.standing_alarms() == {}
+
+
+def test_an_installation_that_is_silent_while_others_are_answered_is_no_alarm() -> None:
+    guarded = Guarded()
+    for _ in range(60):
+        guarded.vercel.otherwise = answers.LOST_AND_UNKNOWN
+        guarded.push()
+        guarded.clock.advance(15 * SECOND)
+        guarded.vercel.otherwise = answers.APPLIED
+        assert guarded.push("icfg_2") is not None
+        assert guarded.store.standing_alarms() == {}

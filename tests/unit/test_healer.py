@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import driver, health, lifecycle, requests, survey
+from rotation.errors import NotAsked
 from rotation.model import Login
 from rotation.sensitive import Sensitive
 from rotation.states import RotationState, Stage, Trigger
@@ -408,6 +409,68 @@ def test_what_is_told_of_a_lost_login_is_told_once() -> None:
     told = [line["event"] for line in lines if line.get("alarm")]
     assert told.count("login_lost") == 1
     assert 3 <= told.count("login_not_healed") <= 10
+
+
+def test_a_login_that_is_lost_is_an_alarm_until_it_is_made_again() -> None:
+    world = rotated()
+    lost = world.roles.pop(world.credential(2).username)
+    world.roles[lost.username] = FakeRole(lost.username, "theirs", marker=world.sealer.mark("another credential"))
+    for _ in range(7):
+        world.look()
+        world.clock.advance(10 * SECOND)
+    assert world.store.standing_alarms() == {"login_lost": 1, "login_not_healed": 1, "orphan_found": 1}
+    world.roles.pop(lost.username)
+    world.clock.advance(HOUR)
+    world.look()
+    world.look()
+    assert world.store.standing_alarms() == {}
+
+
+# What was not asked
+
+
+def keep_back(world: Ward, *acts: str) -> None:
+    """From now on these acts are not asked for, and all others are."""
+
+    def on_act(act: str, phase: str) -> None:
+        if phase == "before" and act in acts:
+            raise NotAsked("enough of this worker's threads wait for it", retry_after=2 * SECOND)
+
+    world.engine.on_act = on_act
+
+
+def test_a_look_that_was_not_taken_is_no_alarm() -> None:
+    world = rotated()
+    keep_back(world, "list_logins")
+    with capture_logs() as lines:
+        assert world.look() == ()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("logins_not_looked_at", "info")]
+    assert world.store.standing_alarms() == {}
+
+
+@pytest.mark.parametrize("act", ["find_logins", "admit", "check"])
+def test_a_healing_that_was_not_begun_is_no_try_and_no_alarm(act: str) -> None:
+    world = rotated()
+    world.lose(2)
+    (lost,) = health.look_after("pg-1", world.ports)
+    keep_back(world, act)
+    with capture_logs() as lines:
+        assert not health.heal(lost, world.ports)
+    assert [(line["event"], line["log_level"]) for line in lines] == [("healing_put_off", "info")]
+    keep_back(world)
+    assert health.heal(lost, world.ports)
+    assert world.can_log_in(world.credential(2))
+
+
+def test_a_login_that_was_not_logged_in_with_has_its_turn_with_the_next_look() -> None:
+    world = rotated()
+    world.clock.advance(HOUR)
+    keep_back(world, "check")
+    world.look()
+    assert not {one.tried_at for one in world.store.credentials.values()} & {world.clock.now()}
+    keep_back(world)
+    world.look()
+    assert {one.tried_at for one in world.store.credentials.values()} == {world.clock.now()}
 
 
 # What is dead stays dead

@@ -71,8 +71,6 @@ def run_worker(name: str, queues: Sequence[Queue], *, threads: int | None = None
         pool_cls=pool.value,
         concurrency=threads,
         queues=[queue.value for queue in queues],
-        without_mingle=True,
-        without_gossip=True,
         quiet=True,
     )
     running.start()
