@@ -31,7 +31,6 @@ WRITES = (
     "note_astray",
     "begin_mending",
     "leave_mending",
-    "raise_alarm",
     "end_mending",
     "raise_alarm",
 )
@@ -93,7 +92,7 @@ class StorePort:
 
     def may_send(self, *args: object) -> bool:
         """Any doubt is a no."""
-        self._world.boundary(self._machine, "before store.may_send")
+        self._world.boundary(self._machine, "before store.may_send", self._world.conditions.before_sending)
         if self._world.store_is_down:
             return False
         return bool(self._real.may_send(*args))

@@ -73,6 +73,8 @@ class Temper(StrEnum):
     """Vercel says that it does not know resources."""
     FAILING = "failing"
     """Databases lose what was done, and answers of it."""
+    SUSPENDED = "suspended"
+    """Machines are suspended as they are about to push, and wake up when others have gone on."""
     LOSING = "losing"
     """Servers lose logins while people are in a hurry to be rid of them."""
 
@@ -95,6 +97,8 @@ class Conditions:
     """How often a boundary is where something goes wrong."""
     late: float
     """How often an act on a database is done when nobody waits for it any more, beside what goes wrong anyway."""
+    before_sending: float
+    """How often somebody is stopped when he is about to ask for the last time whether he may push, beside what goes wrong anyway."""
     steps: tuple[float, ...]
     pauses: tuple[float, ...]
     suspends: bool
@@ -118,7 +122,7 @@ class Conditions:
     """How much more often some acts happen than usual, by name."""
 
 
-def drawn(draw: random.Random) -> Conditions:
+def drawn(draw: random.Random) -> Conditions:  # noqa: PLR0911 - one for each temper
     """The conditions of one world."""
     doubt, refusals = draw.choice((0, 0, 1, 3)), draw.choice((0, 0, 1, 1))
     usual = Conditions(
@@ -132,6 +136,7 @@ def drawn(draw: random.Random) -> Conditions:
         switching=draw.choice((0.1, 0.4, 1.0)),
         trouble=draw.choice((0.0, 0.01, 0.03, 0.08)),
         late=0.0,
+        before_sending=0.0,
         steps=draw.choice((STEPS["quick"], STEPS["usual"], STEPS["usual"], STEPS["long"])),
         pauses=draw.choice(tuple(PAUSES.values())),
         suspends=draw.random() < 0.3,
@@ -157,11 +162,11 @@ def drawn(draw: random.Random) -> Conditions:
     )
     match usual.temper:
         case Temper.HURRIED:
-            favoured = {"ask": 3.0, "push_again": 5.0, "extend": 3.0, "late_push": draw.choice((0.2, 2.0)), "leave": 2.0}
+            favoured = {"ask": 3.0, "push_again": 5.0, "extend": 6.0, "late_push": draw.choice((0.2, 2.0)), "leave": 2.0}
             answers_ = TAKEN * 3 + DOUBTFUL * 2 + REFUSING * refusals
             return replace(
                 hurried,
-                late=draw.choice((0.0, 0.3)),
+                late=draw.choice((0.0, 0.5)),
                 flight=299.0,
                 answers=answers_,
                 emergencies=0.5,
@@ -175,6 +180,18 @@ def drawn(draw: random.Random) -> Conditions:
         case Temper.FAILING:
             favoured = {"fail_over": 10.0, "clash": 8.0, "late_act": 2.0, "server_outage": 3.0}
             return replace(usual, trouble=draw.choice((0.03, 0.08)), favoured=favoured)
+        case Temper.SUSPENDED:
+            favoured = {"ask": 3.0, "stop": 2.0}
+            return replace(
+                hurried,
+                trouble=min(usual.trouble, 0.01),
+                before_sending=0.3,
+                pauses=(46.0, 7 * MINUTE, 20 * MINUTE),
+                suspends=True,
+                flight=5.0,
+                answers=TAKEN,
+                favoured=favoured,
+            )
         case Temper.LOSING:
             favoured = {"lose_login": 30.0, "fail_over": 3.0, "ask": 2.0, "late_act": draw.choice((0.2, 1.0)), "time_passes": 0.3}
             return replace(

@@ -219,8 +219,8 @@ class World:
 
         self.processes.start(machine, what, run)
 
-    def boundary(self, machine: Machine, name: str) -> None:
-        """A process crosses it: others may go on meanwhile, it may stand still, it may die."""
+    def boundary(self, machine: Machine, name: str, more: float = 0.0) -> None:
+        """A process crosses it: others may go on meanwhile, it may stand still, it may die, by so much more often than usual."""
         if not self.restless:
             return
         self.tally.boundaries += 1
@@ -229,9 +229,10 @@ class World:
         if process is None:
             return
         process.at = name
-        if chance < self.conditions.trouble:
+        trouble = self.conditions.trouble + more
+        if chance < trouble:
             self._disturb(machine, process, name)
-        elif chance < self.conditions.trouble + self.conditions.switching:
+        elif chance < trouble + self.conditions.switching:
             self.processes.give_way(process)
 
     def _disturb(self, machine: Machine, process: Process, name: str) -> None:
