@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from rotation import driver, endings, generations, policy
 from rotation.cases import AttemptTerms, Move, Wait
 from rotation.errors import AdminRefused, Invalid, KeyMissing, LostClaim, NameClash, NotAsked, OutcomeUnknown, Refused, Unavailable
+from rotation.holds import while_held
 from rotation.model import Credential, Event, Login, Rotation, SealContext, new_id
 from rotation.states import BEFORE_OFFER, Alarm, AttemptState, ResourceState, RotationState, Stage
 
@@ -133,6 +134,9 @@ def offer(case: RotationCase, ports: Ports) -> Move | Wait:
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 5, `offered` to `completed`: push the stored values until an acknowledgement leaves no doubt about what Vercel holds."""
+    held = while_held(case.resource, case.now)
+    if held is not None:
+        return held
     if case.resource.revision > case.rotation.revision and endings.refused_last(case) and not case.pushes_again:
         return endings.supersede(case, ports, "its values were refused, and the resource has been revised since")
     held = endings.held_by_parking(case)
@@ -233,7 +237,7 @@ def _held(case: RotationCase, ports: Ports) -> Wait | None:
     takes its place, and any other goes on once Vercel shows it its resource.
     """
     if case.resource.state is ResourceState.PAUSED:
-        return Wait(
+        return while_held(case.resource, case.now) or Wait(
             until=case.now + endings.PARKED_PROBE,
             problem="the resource is paused",
             advice=f"`rollover resource resume {case.resource.name}`",

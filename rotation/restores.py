@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from rotation import generations
 from rotation.cases import Deadline, Move
+from rotation.holds import WAS_PAUSED
 from rotation.model import Credential, Event
 from rotation.replacements import gone_past, replacement
 from rotation.requests import Asked
@@ -72,6 +73,7 @@ def _brought_on(
     case: ResourceCase, new: Sequence[KnownLogin], present: frozenset[str], asked: Asked, ports: Ports
 ) -> tuple[Move, Restored]:
     held = bool(case.resource.held_because)
+    paused = case.resource.state is ResourceState.PAUSED and (not held or case.resource.held_because.startswith(WAS_PAUSED))
     leaves = case.resource.state is ResourceState.LEAVING
     passed = None if case.open_rotation is None or leaves else gone_past(case.open_rotation, case.now, asked.reason)
     gone = [one for one in case.credentials if one.username not in present and one.stage in (Stage.CURRENT, Stage.PREVIOUS)] if new else []
@@ -80,7 +82,7 @@ def _brought_on(
     settled_at = case.now + ports.terms.call_deadline + ports.terms.server_allowance
     rotation, request = replacement(case, asked, settled_at, ports) if replaced else (None, None)
     is_new = rotation is not None and case.requested_rotation is None
-    changed = {one.id: one for one in generations.with_time_to_undo_over(case.credentials, case.now)} if held else {}
+    changed = {one.id: one for one in generations.with_time_to_undo_over(case.credentials, case.now)} if held and not paused else {}
     changed |= {one.id: _ended(one, case) for one in gone}
     if passed is not None:
         changed |= {one.id: one for one in _of_passed(passed, case, present, ports)}
@@ -89,12 +91,12 @@ def _brought_on(
         len(found),
         None if passed is None else passed.id,
         None if rotation is None else rotation.id,
-        case.resource.state is ResourceState.PAUSED and not held,
+        paused,
     )
     detail = (("found", len(found)), ("passed", restored.passed_rotation_id), ("rotation", restored.rotation_id))
     return Move(
         event=Event("resource_restored", asked.actor, asked.reason, detail),
-        resource_state=ResourceState.ACTIVE if held else None,
+        resource_state=None if not held else ResourceState.PAUSED if paused else ResourceState.ACTIVE,
         superseded=passed,
         rotation=None if is_new else rotation,
         new_rotation=rotation if is_new else None,
