@@ -133,6 +133,12 @@ def may_be_mended(credential: Credential, case: ResourceCase) -> bool:
     return not case.resource.held_because and is_owed(credential, case.now, made=made)
 
 
+def mended_in_vain(credential: Credential, now: datetime) -> bool:
+    """Whether its login was tried to be made as its row says, and still is not so."""
+    astray_at, until = credential.astray_at, credential.mending_until
+    return astray_at is not None and until is not None and astray_at < until <= now
+
+
 def departure(
     credentials: tuple[Credential, ...],
     open_rotation: Rotation | None,

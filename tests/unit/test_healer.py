@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import driver, health, lifecycle, requests
+from rotation.errors import Refused
 from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.fakes.engine import FakeRole
@@ -28,6 +29,8 @@ class Ward(World):
 
     at: Callable[[str], None] | None = None
     """What happens at the next boundary of the healer."""
+    beyond_healing: bool = False
+    """What is lost cannot be made again, so that until a rotation helps, promises are broken."""
 
     def _boundary(self, name: str) -> None:
         self.boundaries.append(name)
@@ -67,7 +70,7 @@ class Ward(World):
 
     def check(self) -> None:
         """What is astray is known to be, and is being put right."""
-        if all(one.username in self.roles for one in self.store.owed_logins("pg-1")):
+        if not self.beyond_healing and all(one.username in self.roles for one in self.store.owed_logins("pg-1")):
             super().check()
 
     def events(self, kind: str) -> int:
@@ -432,3 +435,82 @@ def test_a_rotation_whose_current_login_is_lost_waits_for_the_healer() -> None:
 
     assert world.store.rotations[received.rotation_id or ""].state is RotationState.COMPLETED
     world.check()
+
+
+def lose_for_good(world: Ward, generation: int) -> None:
+    """The login is gone, and nobody can make it again."""
+    credential = world.credential(generation)
+    world.store.credentials[credential.id] = replace(credential, sealed_verifier=None, sealed_password=None)
+    world.lose(generation)
+    world.beyond_healing = True
+
+
+def rotated_since(world: Ward) -> None:
+    """An emergency rotation completes within minutes, and what Vercel holds then logs in."""
+    world.rotate(Trigger.EMERGENCY)
+    world.work(for_=timedelta(minutes=5))
+    assert world.states()[-1] is RotationState.COMPLETED
+    held = world.held_login()
+    assert held is not None
+    assert held.username == world.credential(3).username
+    assert world.logs_in(held)
+
+
+def test_a_rotation_helps_where_the_current_login_cannot_be_made_again() -> None:
+    world = rotated()
+    world.roles[ADOPTED.username] = replace(world.roles[ADOPTED.username], settings=("statement_timeout=1min",))
+    lose_for_good(world, 2)
+
+    rotated_since(world)
+
+    assert world.roles[world.credential(3).username].settings == ("statement_timeout=1min",), "it is like the newest that is there"
+    assert world.stages() == [Stage.RETIRED, Stage.BLOCKED, Stage.CURRENT]
+
+
+def test_a_rotation_helps_where_no_login_is_left_and_none_can_be_made_again() -> None:
+    world = rotated()
+    for generation in (1, 2):
+        lose_for_good(world, generation)
+
+    rotated_since(world)
+
+
+def test_a_stranger_who_has_the_name_of_the_current_login_is_nobody_to_be_like() -> None:
+    world = rotated()
+    username = world.credential(2).username
+    theirs = FakeRole(username, "theirs", settings=("search_path=theirs",))
+    world.roles[username] = theirs
+    world.beyond_healing = True
+    world.work(for_=timedelta(minutes=2))
+
+    rotated_since(world)
+
+    assert world.roles[world.credential(3).username].settings == ()
+
+
+def test_where_the_current_login_is_there_nobody_is_asked_whom_to_be_like() -> None:
+    world = rotated()
+    world.boundaries.clear()
+    world.rotate()
+    world.sweep()
+    assert world.states()[-1] is RotationState.COMPLETED
+    assert "before engine.find_logins" not in world.boundaries
+
+
+def test_the_rights_of_a_current_login_that_cannot_be_mended_count_as_long_as_it_is_there() -> None:
+    """It is locked out by hand, say, and the admin may not change that: the new one must not be less able for it."""
+    world = rotated()
+    username = world.credential(2).username
+    world.roles[username] = replace(world.roles[username], can_log_in=False, owner="somebody", settings=("role=somebody",))
+
+    def refuse(name: str, phase: str) -> None:
+        if (name, phase) == ("admit", "before"):
+            raise Refused("the admin may not do that")
+
+    world.engine.on_act = refuse
+    world.beyond_healing = True
+    world.work(for_=timedelta(minutes=2))
+    world.engine.on_act = lambda _name, _phase: None
+    world.rotate()
+    world.sweep()
+    assert world.states()[-1] is RotationState.CREATED
