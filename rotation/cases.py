@@ -160,6 +160,8 @@ class Move:
     """With `resource_state`: why we hold the resource back ourselves."""
     found: tuple[Credential, ...] = ()
     """Logins that were found on a server and get their rows now."""
+    presumed: Attempt | None = None
+    """A push that may be on its way though nothing of it is on record: it is written as one whose outcome is unknown."""
     unparks: bool = False
     """A push was taken again: the resource's installation is parked no more, right after this is recorded."""
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from rotation import health, requests
 from rotation.errors import Conflict
+from rotation.model import Event
 from rotation.reconciliation import after_restore, reconcile
 from rotation.states import ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
@@ -205,6 +206,61 @@ def test_nothing_is_pushed_before_a_push_of_before_has_expired() -> None:
 
     world.run(for_=MINUTE)
     assert len(world.sink.pushes) == pushes + 1
+
+
+def whoever_asks(world: SetBack) -> None:
+    world.rotate()
+
+
+def whoever_unparks(world: SetBack) -> None:
+    world.store.park("icfg_1", "by hand", Event("installation_parked", "test"))
+    world.store.unpark("icfg_1", Event("installation_unparked", "test"))
+
+
+def whoever_resumes(world: SetBack) -> None:
+    requests.pause(world.resource_id, "test", "", world.ports)
+    requests.resume(world.resource_id, "test", "", world.ports)
+
+
+@pytest.mark.parametrize("wake", [whoever_asks, whoever_unparks, whoever_resumes])
+@pytest.mark.parametrize("lost", ["with its login", "with its attempt"])
+def test_whoever_wakes_the_rotation_a_push_of_before_is_waited_for(wake: Callable[[SetBack], None], lost: str) -> None:
+    world = ahead() if lost == "with its login" else offered_before()
+    world.bring_on()
+    before = world.held_login()
+    assert before is not None
+    held = dict(world.sink.held["icfg_1", "store_42"])
+    world.run(for_=MINUTE)
+    pushes = len(world.sink.pushes)
+
+    wake(world)
+    world.run(for_=MINUTE)
+
+    assert len(world.sink.pushes) == pushes + 1
+    assert world.states()[-1] is RotationState.OFFERED
+    world.sink.held["icfg_1", "store_42"] = held  # the push of before arrives
+    world.run(for_=world.store.terms.server_allowance)
+    assert world.states()[-1] is RotationState.COMPLETED
+    after = world.held_login()
+    assert after is not None
+    assert after.username == next(one.username for one in world.store.credentials.values() if one.stage is Stage.CURRENT)
+    world.settle()
+    world.check_at_rest()
+
+
+def test_a_refused_rotation_is_given_up_whatever_push_was_presumed() -> None:
+    world = SetBack()
+    world.saved = backup(world.store)
+    world.rotate()
+    world.settle()
+    world.set_back()
+    world.bring_on()
+    assert world.stages() == [Stage.PREVIOUS, Stage.CURRENT]
+
+    world.sink.answers(answers.REFUSED)
+    world.run(for_=10 * MINUTE)
+
+    assert world.states() == [RotationState.FAILED]
 
 
 def test_without_apply_nothing_is_changed() -> None:
