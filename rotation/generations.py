@@ -106,7 +106,8 @@ def released(credential: Credential, now: datetime) -> Credential:
 def is_owed(credential: Credential, now: datetime, *, made: bool) -> bool:
     """Whether the login must work now, so that it is made again when its server has lost it. `made`: its rotation has made it before.
 
-    One whose grace is over is left to its retirement, unless that only waits for the login's use to end.
+    One whose grace is over is left to its retirement, unless that only waits for the login's use to end. One that has `tries` may be
+    blocked already.
     """
     match credential.stage:
         case Stage.CURRENT:

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import driver, health, lifecycle, requests
-from rotation.errors import Refused
+from rotation.errors import OutcomeUnknown, Refused
 from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.fakes.engine import FakeRole
@@ -386,6 +386,55 @@ def test_a_retirement_waits_for_a_healer_no_longer_than_an_emergency_may_take() 
     assert ended.stage is Stage.RETIRED
     assert ended.ended_at is not None
     assert 10 * SECOND <= ended.ended_at - requested_at <= 15 * SECOND
+
+
+def in_use_after_its_grace() -> Ward:
+    world = Ward(spec=with_policy(in_use_cap=None))
+    world.rotate()
+    world.run()
+    world.engine.open_session("pg-1", ADOPTED.username)
+    world.run(for_=25 * HOUR)
+    assert "still used" in world.credential(1).problem
+    return world
+
+
+def test_a_login_that_is_used_after_its_grace_is_made_again_also_after_its_server_did_not_answer() -> None:
+    world = in_use_after_its_grace()
+    world.engine.server("pg-1").reachable = False
+    world.clock.advance(timedelta(minutes=1))
+    world.beyond_healing = True
+    world.sweep()
+    assert "cannot be reached" in world.credential(1).problem
+    world.engine.server("pg-1").reachable = True
+    world.beyond_healing = False
+
+    world.lose(1)
+    world.look()
+
+    assert world.logs_in(ADOPTED)
+
+
+def test_a_login_that_is_used_again_when_its_block_was_not_answered_is_let_in() -> None:
+    world = in_use_after_its_grace()
+    world.engine.close_sessions("pg-1", ADOPTED.username)
+
+    def lose_the_answer(name: str, phase: str) -> None:
+        if (name, phase) == ("block", "after"):
+            world.engine.on_act = lambda _name, _phase: None
+            world.engine.open_session("pg-1", ADOPTED.username)
+            raise OutcomeUnknown("no answer")
+
+    world.engine.on_act = lose_the_answer
+    world.run(for_=7 * HOUR)
+
+    credential = world.credential(1)
+    assert (credential.stage, credential.tries) == (Stage.PREVIOUS, 0)
+    assert "still used" in credential.problem
+    assert world.events("credential_unblocked") == 1
+    assert world.logs_in(ADOPTED)
+    world.lose(1)
+    world.look()
+    assert world.logs_in(ADOPTED)
 
 
 def test_a_healer_waits_for_a_retirement_that_holds_the_row() -> None:
