@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
-    from rotation.model import Attempt, Credential, Event, Installation, Policy, Request, Resource, Rotation, Schedule
+    from rotation.model import Attempt, Credential, Event, Installation, Policy, Request, Resource, Rotation, Sampled, Schedule
     from rotation.states import RotationState
 
 
@@ -109,6 +109,8 @@ class CredentialCase:
     """As in `RotationCase`."""
     head: bytes = b""
     """As in `RotationCase`."""
+    sampled: Sampled | None = None
+    """How the use of its server was looked at; None when it never was."""
 
     @property
     def current(self) -> Credential | None:

@@ -174,7 +174,7 @@ def _mended(case: CredentialCase) -> Wait | None:
 
 
 def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
-    """In use means seen within the quiet time; sessions that cannot be read count as use."""
+    """In use means seen within the quiet time; sessions that cannot be read count as use, and so does a time in which nobody looked."""
     credential = case.credential
     if credential.in_use is InUse.PROCEED or credential.compromised:
         return None
@@ -183,15 +183,20 @@ def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
     looks_at = case.now + min(ports.terms.usage_sample, max(credential.quiet, timedelta(seconds=1)))
     until = looks_at if credential.in_use_until is None else min(looks_at, credential.in_use_until)
     try:
-        last_seen_at = _last_seen(case, ports)
+        sessions = _engine(case, ports).usage(case.resource.server, driver.call_deadline(case, ports))
     except NotAsked:
         raise
     except (Refused, Unavailable, OutcomeUnknown) as error:  # no setback: nothing was done to it
         problem, advice = driver.describe(error)
         return Wait(until=until, problem=problem, advice=advice, alarm=_alarm(case, error))
-    use = policy.in_use(last_seen_at, case.now, credential.quiet)
-    if not use.in_use:
+    seen = any(session.username == credential.username for session in sessions)
+    use = policy.in_use(case.now if seen else credential.last_seen_at, case.now, credential.quiet)
+    watched = policy.watched(case.sampled, case.now, credential.quiet, ports.terms.usage_gap)
+    if watched and not use.in_use:
         return None
+    ports.store.see(case.resource.server, sessions)
+    if not use.in_use:
+        return Wait(until=until, problem="its grace is over, but nobody looked for a while whether it is still used")
     return Wait(
         until=until,
         problem=f"its grace is over, but it is still used: {use.reason}",
@@ -209,15 +214,6 @@ def _let_in(case: CredentialCase, used: Wait, ports: Ports) -> Move:
         engine.unblock(case.resource, credential.username, deadline)
     waiting = replace(credential, due_at=used.until, tries=0, problem=used.problem, alarm=used.alarm)
     return Move(credentials=(waiting,), event=Event("credential_unblocked", ACTOR, used.problem, _detail(waiting)))
-
-
-def _last_seen(case: CredentialCase, ports: Ports) -> datetime | None:
-    """When it was last seen in use, its server asked once more."""
-    sessions = _engine(case, ports).usage(case.resource.server, driver.call_deadline(case, ports))
-    if any(session.username == case.credential.username for session in sessions):
-        ports.store.see(case.resource.server, sessions)
-        return case.now
-    return case.credential.last_seen_at
 
 
 # -- small words
