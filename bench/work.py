@@ -32,7 +32,10 @@ ROTATING = "SELECT count(*) FROM rotations WHERE due_at IS NOT NULL AND state IN
 IN_GRACE = "SELECT count(*) FROM credentials WHERE stage = 'previous'"
 BLOCKED = "SELECT count(*) FROM credentials WHERE stage = 'blocked'"
 COMPLETED = "SELECT count(*) FROM rotations WHERE state = 'completed'"
-GRACE_IS_OVER = "UPDATE credentials SET grace_ends_at = clock_timestamp(), due_at = clock_timestamp() WHERE stage = 'previous'"
+# With a quiet time that was looked at: else they would wait for one, as nobody has looked for long.
+GRACE_IS_OVER = (
+    "UPDATE credentials SET grace_ends_at = clock_timestamp(), due_at = clock_timestamp(), quiet = 1000 WHERE stage = 'previous'"
+)
 BLOCKED_LONG_ENOUGH = "UPDATE credentials SET due_at = clock_timestamp() WHERE stage = 'blocked'"
 
 

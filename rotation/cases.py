@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
-    from rotation.model import Attempt, Credential, Event, Installation, Policy, Request, Resource, Rotation, Schedule
+    from rotation.model import Attempt, Credential, Event, Installation, Policy, Request, Resource, Rotation, Sampled, Schedule
     from rotation.states import RotationState
 
 
@@ -109,6 +109,8 @@ class CredentialCase:
     """As in `RotationCase`."""
     head: bytes = b""
     """As in `RotationCase`."""
+    sampled: Sampled | None = None
+    """How the use of its server was looked at; None when it never was."""
 
     @property
     def current(self) -> Credential | None:
@@ -160,6 +162,8 @@ class Move:
     """With `resource_state`: why we hold the resource back ourselves."""
     found: tuple[Credential, ...] = ()
     """Logins that were found on a server and get their rows now."""
+    presumed: Attempt | None = None
+    """A push that may be on its way though nothing of it is on record: it is written as one whose outcome is unknown."""
     unparks: bool = False
     """A push was taken again: the resource's installation is parked no more, right after this is recorded."""
 

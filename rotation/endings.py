@@ -116,7 +116,8 @@ def _refused(case: RotationCase, attempt: Attempt, now: datetime, ports: Ports) 
     """
     problem = f"Vercel refused the secrets ({attempt.status} {attempt.note})".rstrip()
     advice = "mend the secrets in the resource's file, say `rollover resource update`, then `rollover rotate`"
-    doubtful = any(one.id != attempt.id and one.rotation_id == case.rotation.id and one.state in _MAYBE_APPLIED for one in case.attempts)
+    own = (one for one in case.attempts if one.id != attempt.id and one.credential_id == case.rotation.credential_id)
+    doubtful = any(one.state in _MAYBE_APPLIED for one in own)
     if (doubtful or superseding(case)) and not case.pushes_again:
         return Wait(
             until=now + MISSING_CONFIRMED_AFTER,

@@ -106,7 +106,8 @@ def released(credential: Credential, now: datetime) -> Credential:
 def is_owed(credential: Credential, now: datetime, *, made: bool) -> bool:
     """Whether the login must work now, so that it is made again when its server has lost it. `made`: its rotation has made it before.
 
-    One whose grace is over is left to its retirement, unless that only waits for the login's use to end.
+    One whose grace is over is left to its retirement, unless that only waits for the login's use to end. One that has `tries` may be
+    blocked already.
     """
     match credential.stage:
         case Stage.CURRENT:
@@ -131,6 +132,12 @@ def may_be_mended(credential: Credential, case: ResourceCase) -> bool:
     rotation = case.open_rotation
     made = rotation is not None and rotation.state in MADE_STATES and rotation.credential_id == credential.id
     return not case.resource.held_because and is_owed(credential, case.now, made=made)
+
+
+def mended_in_vain(credential: Credential, now: datetime) -> bool:
+    """Whether its login was tried to be made as its row says, and still is not so."""
+    astray_at, until = credential.astray_at, credential.mending_until
+    return astray_at is not None and until is not None and astray_at < until <= now
 
 
 def departure(

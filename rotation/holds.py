@@ -1,29 +1,42 @@
-"""Holding a resource back: nothing of it begins, is offered or is retired until somebody lets it go on."""
+"""Holding a resource back: nothing of it begins, is offered or is retired until somebody lets it go on.
+
+A person may *pause* it, and what was offered goes on then. We *hold* it where its rows are known to be the past: an offer among them may
+be of a login that was retired since, so nothing is pushed either.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import generations
-from rotation.cases import Move
+from rotation.cases import Move, Wait
 from rotation.model import Event
 from rotation.states import BEFORE_OFFER, ResourceState
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rotation.cases import ResourceCase
+    from rotation.model import Resource
     from rotation.ports import Ports
 
 ACTOR = "rollover"
 
+WAS_PAUSED = "it was paused before, and "
+"""How the reason begins for which we hold a resource that a person had paused: it is paused again when it is held no more."""
+
+HELD_LOOK = timedelta(minutes=15)
+
 
 def held_back(case: ResourceCase, event: Event, *, because: str = "") -> Move:
-    """The move that pauses a resource: by a person, or by ourselves with a reason. What was offered goes on."""
-    begun = case.open_rotation if case.open_rotation is not None and case.open_rotation.state in BEFORE_OFFER else None
+    """The move that pauses a resource: by a person, or by ourselves with a reason. Only a pause lets go on what was offered."""
+    begun = case.open_rotation if case.open_rotation is not None and (because or case.open_rotation.state in BEFORE_OFFER) else None
     return Move(
         event=event,
         resource_state=ResourceState.PAUSED,
         held_because=because,
-        rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered
+        rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered, or pushed
         credentials=generations.with_time_to_undo_stopped(case.credentials, case.now),
     )
 
@@ -35,9 +48,21 @@ def hold(resource_id: str, username: str, ports: Ports) -> bool:
     """
 
     def decide(case: ResourceCase) -> tuple[Move | None, bool]:
-        if case.resource.state is not ResourceState.ACTIVE:
+        if case.resource.state not in (ResourceState.ACTIVE, ResourceState.PAUSED) or case.resource.held_because:
             return None, False
-        why = f"its server has the login {username}, which is newer than all that the store knows"
+        paused = WAS_PAUSED if case.resource.state is ResourceState.PAUSED else ""
+        why = f"{paused}its server has the login {username}, which is newer than all that the store knows"
         return held_back(case, Event("resource_held", ACTOR, why), because=why), True
 
     return ports.store.amend(resource_id, decide)
+
+
+def while_held(resource: Resource, now: datetime) -> Wait | None:
+    """What a rotation does whose resource is held by us, in whatever state it is: wait for the person who brings the resource on."""
+    if not resource.held_because:
+        return None
+    return Wait(
+        until=now + HELD_LOOK,
+        problem=f"the resource is held, as {resource.held_because}",
+        advice="`rollover reconcile --after-restore`",
+    )

@@ -25,9 +25,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation import driver, endings, generations, policy
+from rotation import driver, endings, generations, policy, survey
 from rotation.cases import AttemptTerms, Move, Wait
 from rotation.errors import AdminRefused, Invalid, KeyMissing, LostClaim, NameClash, NotAsked, OutcomeUnknown, Refused, Unavailable
+from rotation.holds import while_held
 from rotation.model import Credential, Event, Login, Rotation, SealContext, new_id
 from rotation.states import BEFORE_OFFER, Alarm, AttemptState, ResourceState, RotationState, Stage
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from rotation.cases import RotationCase
     from rotation.errors import Fault, RolloverError
-    from rotation.model import Attempt
+    from rotation.model import Attempt, KnownLogin
     from rotation.ports import Ports
     from rotation.sensitive import Sensitive
 
@@ -133,6 +134,9 @@ def offer(case: RotationCase, ports: Ports) -> Move | Wait:
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 5, `offered` to `completed`: push the stored values until an acknowledgement leaves no doubt about what Vercel holds."""
+    held = while_held(case.resource, case.now)
+    if held is not None:
+        return held
     if case.resource.revision > case.rotation.revision and endings.refused_last(case) and not case.pushes_again:
         return endings.supersede(case, ports, "its values were refused, and the resource has been revised since")
     held = endings.held_by_parking(case)
@@ -233,7 +237,7 @@ def _held(case: RotationCase, ports: Ports) -> Wait | None:
     takes its place, and any other goes on once Vercel shows it its resource.
     """
     if case.resource.state is ResourceState.PAUSED:
-        return Wait(
+        return while_held(case.resource, case.now) or Wait(
             until=case.now + endings.PARKED_PROBE,
             problem="the resource is paused",
             advice=f"`rollover resource resume {case.resource.name}`",
@@ -328,14 +332,32 @@ def _context(case: RotationCase, credential_id: str, purpose: str) -> SealContex
 
 
 def _admitted(case: RotationCase, ports: Ports) -> tuple[Fault, ...]:
-    """The database knows the login, made from the stored verifier. Gives what it may do less, more or otherwise than the current one."""
+    """The database knows the login, made from the stored verifier. Gives what it may do less, more or otherwise than its model."""
     if case.pushes_again:  # its login exists
         return ()
     credential = case.credential
     verifier = _open(case, credential, "verifier", ports)
-    like = None if case.current is None else case.current.username
     engine = ports.engines[case.resource.spec.engine]
-    return engine.admit(case.resource, credential, verifier, like, driver.call_deadline(case, ports))
+    return engine.admit(case.resource, credential, verifier, _model(case, ports), driver.call_deadline(case, ports))
+
+
+def _model(case: RotationCase, ports: Ports) -> str | None:
+    """The user name of the login that the new one is to be like: the current one's, which the healer makes again where it is gone.
+
+    Where the healer has tried that in vain, another login of the resource that is there for certain takes its place, and nobody where
+    there is none: a rotation is all that helps then, and it must not need what is lost.
+    """
+    if case.current is None or not generations.mended_in_vain(case.current, case.now):
+        return None if case.current is None else case.current.username
+    used = {one.username: one for one in case.credentials if one.stage in (Stage.CURRENT, Stage.PREVIOUS)}
+    found = ports.engines[case.resource.spec.engine].find_logins(case.resource.server, list(used), driver.call_deadline(case, ports))
+    ours = (one.username for one in found if _is_of(used[one.username], one))
+    return survey.model(case.credential, case.credentials, frozenset(ours))
+
+
+def _is_of(credential: Credential, login: KnownLogin) -> bool:
+    """Whether a login of that name is the credential's, and not a stranger's who took its name."""
+    return login.credential_id == credential.id or (credential.adopted and login.credential_id is None)
 
 
 def _open(case: RotationCase, credential: Credential, purpose: str, ports: Ports) -> Sensitive:

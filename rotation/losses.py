@@ -1,14 +1,17 @@
 """What becomes of a resource when a key is gone for good, so that nobody can open what it sealed.
 
-A login keeps working without us knowing its password: no application notices. But what cannot be opened cannot be verified, pushed,
-healed or proved, so it is gone past:
+A login keeps working without us knowing its password: no application notices. But what cannot be opened cannot be verified, pushed or
+proved, so it is gone past:
 
 * a rotation that has not been offered fails, and its login is discarded; an offered one is superseded, because Vercel may hold it;
 * the current login, and one whose rotation ended so, is replaced: a rotation is asked for, which needs only its name;
 * a previous or blocked login keeps its promised grace and is then blocked, and that is where it stays, with an alarm: `retired` would
   say that the right server refused its password, and a refusal of another password, or a look at the catalog alone, is not that proof.
 
-What was sealed is destroyed, so that nothing waits for the key any more. It is all one move of the resource, with one line of its trail.
+A verifier alone is missed only by a login that is still to be made: of any other the password makes another one.
+
+What the key sealed is destroyed, so that nothing waits for it any more, and nothing else is: with what another key sealed of a login it
+can still be healed, or proved dead. It is all one move of the resource, with one line of its trail.
 """
 
 from __future__ import annotations
@@ -48,33 +51,46 @@ def abandon_key(resource_id: str, key_id: str, actor: str, why: str, ports: Port
     """Go past everything of a resource that only this key opens. None when there is nothing: repeating it is harmless."""
 
     def decide(case: ResourceCase) -> tuple[Move | None, Loss | None]:
-        lost = tuple(one for one in case.credentials if _sealed_by(one, key_id, ports))
-        return _gone_past(case, lost, key_id, Asked(Trigger.MANUAL, actor, why), ports) if lost else (None, None)
+        left = (_without(one, key_id, ports) for one in case.credentials)
+        touched = tuple(after for before, after in zip(case.credentials, left, strict=True) if after != before)
+        return _gone_past(case, touched, key_id, Asked(Trigger.MANUAL, actor, why), ports) if touched else (None, None)
 
     return ports.store.amend(resource_id, decide)
 
 
-def _sealed_by(credential: Credential, key_id: str, ports: Ports) -> bool:
-    for sealed in (credential.sealed_password, credential.sealed_verifier):
-        try:
-            if sealed is not None and ports.sealer.key_of(sealed) == key_id:
-                return True
-        except Refused:  # damaged: whose it was cannot be told, so it is not this key's
-            continue
-    return False
+def _without(credential: Credential, key_id: str, ports: Ports) -> Credential:
+    """The credential without what this key sealed of it."""
+    return replace(
+        credential,
+        sealed_password=_kept(credential.sealed_password, key_id, ports),
+        sealed_verifier=_kept(credential.sealed_verifier, key_id, ports),
+    )
 
 
-def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, asked: Asked, ports: Ports) -> tuple[Move, Loss]:
+def _kept(sealed: bytes | None, key_id: str, ports: Ports) -> bytes | None:
+    try:
+        return None if sealed is None or ports.sealer.key_of(sealed) == key_id else sealed
+    except Refused:  # damaged: whose it was cannot be told, so it is not this key's
+        return sealed
+
+
+def _is_lost(emptied: Credential) -> bool:
+    """Whether too little is left of it to go on with it."""
+    return emptied.sealed_password is None or (emptied.stage is Stage.PENDING and emptied.sealed_verifier is None)
+
+
+def _gone_past(case: ResourceCase, touched: tuple[Credential, ...], key_id: str, asked: Asked, ports: Ports) -> tuple[Move, Loss]:
+    """`touched` are the credentials of which the key sealed something, without that."""
     under_way = case.open_rotation
-    holds_lost = under_way is not None and under_way.credential_id in {one.id for one in lost}
+    holds_lost = under_way is not None and any(_is_lost(one) and one.id == under_way.credential_id for one in touched)
     ended = gone_past(under_way, case.now, asked.reason) if under_way is not None and holds_lost else None
-    current_is_lost = any(one.stage is Stage.CURRENT for one in lost)
+    current_is_lost = any(one.stage is Stage.CURRENT and _is_lost(one) for one in touched)
     stays = case.resource.state not in (ResourceState.LEAVING, ResourceState.GONE)
     replaced = stays and (ended is not None or (current_is_lost and under_way is None))
     rotation, requested = replacement(case, asked, case.now, ports) if replaced else (None, None)
     loss = Loss(
-        logins=len(lost),
-        unprovable=sum(one.stage in PROVED_BY_LOGIN or _passed_over(one, ended) for one in lost),
+        logins=len(touched),
+        unprovable=sum(one.sealed_password is None and (one.stage in PROVED_BY_LOGIN or _passed_over(one, ended)) for one in touched),
         ended_rotation_id=None if ended is None else ended.id,
         rotation_id=None if rotation is None else rotation.id,
     )
@@ -84,7 +100,7 @@ def _gone_past(case: ResourceCase, lost: tuple[Credential, ...], key_id: str, as
         rotation=None if is_new else rotation,
         superseded=ended,
         new_rotation=rotation if is_new else None,
-        credentials=tuple(_without_secrets(one, ended, case, ports) for one in lost),
+        credentials=tuple(_ended_with(one, ended, case, ports) for one in touched),
         new_requests=() if requested is None else (requested,),
         schedule=replace(case.resource.schedule, next_rotation_at=None, reason="a rotation is under way") if replaced else None,
     ), loss
@@ -94,9 +110,8 @@ def _passed_over(credential: Credential, ended: Rotation | None) -> bool:
     return credential.stage is Stage.PENDING and ended is not None and ended.state is RotationState.SUPERSEDED
 
 
-def _without_secrets(credential: Credential, ended: Rotation | None, case: ResourceCase, ports: Ports) -> Credential:
-    emptied = replace(credential, sealed_password=None, sealed_verifier=None)
-    if credential.stage is not Stage.PENDING or ended is None:
+def _ended_with(emptied: Credential, ended: Rotation | None, case: ResourceCase, ports: Ports) -> Credential:
+    if emptied.stage is not Stage.PENDING or ended is None:
         return emptied
     if ended.state is RotationState.SUPERSEDED:
         return generations.passed_over(emptied, case.now)

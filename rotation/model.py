@@ -351,6 +351,14 @@ class KnownLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """When the sessions of a server were last looked at, and since when that was done without a gap."""
+
+    since: datetime
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """A resource, the highest generation ever recorded for it, and whether a rotation of it is open."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import date
 
-    from rotation.model import Credential, Policy, Request, Window
+    from rotation.model import Credential, Policy, Request, Sampled, Window
 
 FIRST_RETRY = timedelta(minutes=15)
 LONGEST_RETRY = timedelta(hours=24)
@@ -304,6 +304,14 @@ def in_use(last_seen_at: datetime | None, now: datetime, quiet: timedelta) -> Us
         return Use(in_use=False, reason="never seen in use")
     used = now - last_seen_at < quiet
     return Use(used, f"last seen on {_stamp(last_seen_at)}, {'within' if used else 'before'} the last {_spoken(quiet)}")
+
+
+def watched(sampled: Sampled | None, now: datetime, quiet: timedelta, gap: timedelta) -> bool:
+    """Whether somebody looked during all of the quiet time, so that a credential that was not seen was not in use.
+
+    Of a server that was never sampled no gap is known: either it has just been registered, or nothing kept a record of that yet.
+    """
+    return not quiet or sampled is None or (sampled.since <= now - quiet and now - sampled.at <= gap)
 
 
 def _default_grace(policy: Policy, trigger: Trigger) -> Grace:

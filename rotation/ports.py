@@ -325,7 +325,10 @@ class Store(Protocol):
         ...
 
     def see(self, server: Server, sessions: Sequence[Session]) -> None:
-        """Note at the store's clock which credentials of the server's resources are in use, and by whom."""
+        """Note at the store's clock which credentials of the server's resources are in use, and by whom, and that it was looked at now.
+
+        After more than `Terms.usage_gap` the time without a gap begins anew.
+        """
         ...
 
     def raise_alarm(
@@ -415,6 +418,11 @@ class Terms:
     login_check: timedelta = timedelta(minutes=15)
     mending: timedelta = timedelta(seconds=10)
     """How long putting a login right may take, so that nobody takes it away meanwhile: well below what an emergency may take."""
+
+    @property
+    def usage_gap(self) -> timedelta:
+        """How far two looks at a server's sessions may be apart until use may have gone unseen: one of them may fail, or come late."""
+        return 3 * self.usage_sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ that a lost push may have carried:
   is not known, and nobody needs it;
 * where the current login is gone and there is a newer one, the newest is `current`, and what is gone is retired, with its proof;
 * a rotation that is under way is gone past, in whatever state it seems to be: its login counts as one that Vercel may hold;
+* a push of before, of which there may be no attempt on record, is presumed to be on its way, and gets one;
 * a rotation is asked for. When Vercel has acknowledged it cleanly, the clocks of all these begin, and they go after their grace. It
-  begins when no push of before can be on its way any more, of which there may be no attempt on record.
+  begins when that push has arrived or never will. If somebody has it begin sooner, it pushes once more then.
 
 All of it is one move of the resource. The generations go on above all that were seen.
 """
@@ -21,13 +22,15 @@ from typing import TYPE_CHECKING
 
 from rotation import generations
 from rotation.cases import Deadline, Move
-from rotation.model import Credential, Event
+from rotation.holds import WAS_PAUSED
+from rotation.model import Attempt, Credential, Event, new_id
 from rotation.replacements import gone_past, replacement
 from rotation.requests import Asked
-from rotation.states import ResourceState, RotationState, Stage, Trigger
+from rotation.states import AttemptState, ResourceState, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from rotation.cases import ResourceCase
     from rotation.model import KnownLogin, Rotation
@@ -72,6 +75,7 @@ def _brought_on(
     case: ResourceCase, new: Sequence[KnownLogin], present: frozenset[str], asked: Asked, ports: Ports
 ) -> tuple[Move, Restored]:
     held = bool(case.resource.held_because)
+    paused = case.resource.state is ResourceState.PAUSED and (not held or case.resource.held_because.startswith(WAS_PAUSED))
     leaves = case.resource.state is ResourceState.LEAVING
     passed = None if case.open_rotation is None or leaves else gone_past(case.open_rotation, case.now, asked.reason)
     gone = [one for one in case.credentials if one.username not in present and one.stage in (Stage.CURRENT, Stage.PREVIOUS)] if new else []
@@ -79,8 +83,10 @@ def _brought_on(
     replaced = not leaves and (passed is not None or bool(found))
     settled_at = case.now + ports.terms.call_deadline + ports.terms.server_allowance
     rotation, request = replacement(case, asked, settled_at, ports) if replaced else (None, None)
+    of_before = found[-1].id if found else None if passed is None else passed.credential_id
+    presumed = None if rotation is None or of_before is None else _presumed(case, rotation, of_before, settled_at, ports)
     is_new = rotation is not None and case.requested_rotation is None
-    changed = {one.id: one for one in generations.with_time_to_undo_over(case.credentials, case.now)} if held else {}
+    changed = {one.id: one for one in generations.with_time_to_undo_over(case.credentials, case.now)} if held and not paused else {}
     changed |= {one.id: _ended(one, case) for one in gone}
     if passed is not None:
         changed |= {one.id: one for one in _of_passed(passed, case, present, ports)}
@@ -89,20 +95,39 @@ def _brought_on(
         len(found),
         None if passed is None else passed.id,
         None if rotation is None else rotation.id,
-        case.resource.state is ResourceState.PAUSED and not held,
+        paused,
     )
     detail = (("found", len(found)), ("passed", restored.passed_rotation_id), ("rotation", restored.rotation_id))
     return Move(
         event=Event("resource_restored", asked.actor, asked.reason, detail),
-        resource_state=ResourceState.ACTIVE if held else None,
+        resource_state=None if not held else ResourceState.PAUSED if paused else ResourceState.ACTIVE,
         superseded=passed,
         rotation=None if is_new else rotation,
         new_rotation=rotation if is_new else None,
         new_requests=() if request is None else (request,),
         credentials=tuple(changed.values()),
         found=found,
+        presumed=presumed,
         schedule=replace(case.resource.schedule, next_rotation_at=None, reason="a rotation is under way") if replaced else None,
     ), restored
+
+
+def _presumed(case: ResourceCase, rotation: Rotation, credential_id: str, settled_at: datetime, ports: Ports) -> Attempt:
+    """A push that was lost with its attempt. Of which login it is does not matter, as long as it is not the next one's."""
+    return Attempt(
+        id=new_id("att", case.now, ports.entropy.bytes(8)),
+        resource_id=case.resource.id,
+        rotation_id=rotation.id,
+        credential_id=credential_id,
+        number=0,
+        state=AttemptState.UNKNOWN,
+        opened_at=case.now,
+        send_before=case.now,
+        expires_at=settled_at,
+        clean=False,
+        fence=0,
+        note="may have been sent before the store was set back",
+    )
 
 
 def _of_passed(rotation: Rotation, case: ResourceCase, present: frozenset[str], ports: Ports) -> tuple[Credential, ...]:

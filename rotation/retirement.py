@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from rotation import driver, generations, policy
 from rotation.cases import Move, Wait
-from rotation.errors import AdminRefused, KeyMissing, NotAsked, Refused
+from rotation.errors import AdminRefused, KeyMissing, NotAsked, OutcomeUnknown, Refused, Unavailable
 from rotation.model import Event, Login, SealContext
 from rotation.sensitive import Sensitive
 from rotation.states import ALIVE_STAGES, Alarm, InUse, ResourceState, Stage
@@ -50,9 +50,12 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
     credential = case.credential
     if credential.unblock_until is not None and not _is_over(case):
         return _unblock(case, credential.unblock_until, ports)
-    held = _paused(case) or _too_early(case, ports) or _mended(case) or _waits_for_use(case, ports)
+    held = _paused(case) or _too_early(case, ports) or _mended(case)
     if held is not None:
         return held
+    used = _waits_for_use(case, ports)
+    if used is not None:
+        return _let_in(case, used, ports) if credential.tries else used
     _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
     now = driver.store_now(case, ports)
     blocked = replace(
@@ -171,31 +174,46 @@ def _mended(case: CredentialCase) -> Wait | None:
 
 
 def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
-    """In use means seen within the quiet time; sessions that cannot be read count as use."""
+    """In use means seen within the quiet time; sessions that cannot be read count as use, and so does a time in which nobody looked."""
     credential = case.credential
     if credential.in_use is InUse.PROCEED or credential.compromised:
         return None
     if credential.in_use_until is not None and case.now >= credential.in_use_until:
         return None
-    use = policy.in_use(_last_seen(case, ports), case.now, credential.quiet)
-    if not use.in_use:
-        return None
     looks_at = case.now + min(ports.terms.usage_sample, max(credential.quiet, timedelta(seconds=1)))
+    until = looks_at if credential.in_use_until is None else min(looks_at, credential.in_use_until)
+    try:
+        sessions = _engine(case, ports).usage(case.resource.server, driver.call_deadline(case, ports))
+    except NotAsked:
+        raise
+    except (Refused, Unavailable, OutcomeUnknown) as error:  # no setback: nothing was done to it
+        problem, advice = driver.describe(error)
+        return Wait(until=until, problem=problem, advice=advice, alarm=_alarm(case, error))
+    seen = any(session.username == credential.username for session in sessions)
+    use = policy.in_use(case.now if seen else credential.last_seen_at, case.now, credential.quiet)
+    watched = policy.watched(case.sampled, case.now, credential.quiet, ports.terms.usage_gap)
+    if watched and not use.in_use:
+        return None
+    ports.store.see(case.resource.server, sessions)
+    if not use.in_use:
+        return Wait(until=until, problem="its grace is over, but nobody looked for a while whether it is still used")
     return Wait(
-        until=looks_at if credential.in_use_until is None else min(looks_at, credential.in_use_until),
+        until=until,
         problem=f"its grace is over, but it is still used: {use.reason}",
         advice="redeploy what still uses it; `rollover credential list` shows who",
         alarm=Alarm.CREDENTIAL_STILL_USED,
     )
 
 
-def _last_seen(case: CredentialCase, ports: Ports) -> datetime | None:
-    """When it was last seen in use, its server asked once more."""
-    sessions = _engine(case, ports).usage(case.resource.server, driver.call_deadline(case, ports))
-    if any(session.username == case.credential.username for session in sessions):
-        ports.store.see(case.resource.server, sessions)
-        return case.now
-    return case.credential.last_seen_at
+def _let_in(case: CredentialCase, used: Wait, ports: Ports) -> Move:
+    """It is used, and was to be blocked before, which may have happened though no answer came. From now on it waits with a clean slate,
+    so that the healer looks after it.
+    """
+    credential, engine, deadline = case.credential, _engine(case, ports), driver.call_deadline(case, ports)
+    if engine.find_logins(case.resource.server, (credential.username,), deadline):
+        engine.unblock(case.resource, credential.username, deadline)
+    waiting = replace(credential, due_at=used.until, tries=0, problem=used.problem, alarm=used.alarm)
+    return Move(credentials=(waiting,), event=Event("credential_unblocked", ACTOR, used.problem, _detail(waiting)))
 
 
 # -- small words

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, exists, func, insert, or_, select, text, update
 
 from rotation.errors import IllegalMove
-from rotation.model import new_id
+from rotation.model import Attempt, new_id
 from rotation.states import AttemptState
 from rotation.store.database import per_dialect
 from rotation.store.direct import CompiledStatement
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
 
     from rotation.cases import AttemptTerms, Claim
-    from rotation.model import Attempt, Rotation
+    from rotation.model import Rotation
     from rotation.store.database import Database
 
 ID_BYTES = 8
@@ -82,24 +82,28 @@ def open_attempt(
     connection: Connection, rotation: Rotation, terms: AttemptTerms, *, fence: int, now: datetime, claimed_until: datetime
 ) -> Attempt:
     """Insert an attempt for the rotation's credential, and give it back. Raises `IllegalMove` unless the rotation is offered."""
-    check_offered(rotation)
+    credential_id = check_offered(rotation)
     send_before, expires_at = attempt_times(now, claimed_until, terms)
-    row = connection.execute(
-        OPEN,
-        {
-            "new_id": new_id("att", now, secrets.token_bytes(ID_BYTES)),
-            "new_resource_id": rotation.resource_id,
-            "new_rotation_id": rotation.id,
-            "new_credential_id": rotation.credential_id,
-            "new_state": AttemptState.OPEN.value,
-            "new_opened_at": now,
-            "new_send_before": send_before,
-            "new_expires_at": expires_at,
-            "new_fence": fence,
-            "new_note": "",
-        },
+    attempt = Attempt(
+        id=new_id("att", now, secrets.token_bytes(ID_BYTES)),
+        resource_id=rotation.resource_id,
+        rotation_id=rotation.id,
+        credential_id=credential_id,
+        number=0,
+        state=AttemptState.OPEN,
+        opened_at=now,
+        send_before=send_before,
+        expires_at=expires_at,
+        clean=False,
+        fence=fence,
     )
-    return attempt_of(row.mappings().one())
+    return insert_attempt(connection, attempt)
+
+
+def insert_attempt(connection: Connection, attempt: Attempt) -> Attempt:
+    """Insert an attempt, and give it back with its number, and whether it is clean: both follow from those before."""
+    row = {f"new_{name}": getattr(attempt, name) for name in _given} | {"new_state": attempt.state.value}
+    return attempt_of(connection.execute(OPEN, row).mappings().one())
 
 
 def answer_attempt(connection: Connection, resource_id: str, outcome: Attempt) -> None:

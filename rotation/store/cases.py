@@ -16,7 +16,7 @@ from rotation.store import due
 from rotation.store.direct import CompiledStatement
 from rotation.store.documents import DIALECTS, decoded, document, many, one, row, time_of
 from rotation.store.due import CLAIM_CREDENTIAL, CLAIM_ROTATION
-from rotation.store.rows import attempt_of, credential_of, installation_of, request_of, rotation_of, schedule_of, server_of
+from rotation.store.rows import attempt_of, credential_of, installation_of, request_of, rotation_of, sampled_of, schedule_of, server_of
 from rotation.store.specs import spec_from_json
 from rotation.store.tables import (
     ALIVE,
@@ -267,15 +267,17 @@ def _rotation_case(read: Document, claim: Claim) -> RotationCase:
 def _credential_case(read: Document, claim: Claim) -> CredentialCase:
     credential = credential_of(decoded(credentials, read["credential"]))
     chain = decoded(chains, read["chain"])
+    resource = _resource(read, _spec(read["present"]))  # its server is decoded from here on
     return CredentialCase(
         claim=claim,
         now=time_of(read["now"]),
         credential=credential,
-        resource=_resource(read, _spec(read["present"])),
+        resource=resource,
         # The list may show it as it was just before it was claimed.
         credentials=tuple(credential if one.id == credential.id else one for one in _credentials(read)),
         version=chain["length"],
         head=chain["head"],
+        sampled=sampled_of(read["server"]),
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, insert, or_, select, update
 from rotation.errors import IllegalMove, LostClaim
 from rotation.model import Rotation
 from rotation.states import ALIVE_STAGES, ResourceState, RotationState, Stage
-from rotation.store.attempts import answer_attempt, open_attempt
+from rotation.store.attempts import answer_attempt, insert_attempt, open_attempt
 from rotation.store.rows import (
     alarm_name,
     credential_columns,
@@ -261,6 +261,8 @@ class Writing:
             self.connection.execute(NEW_ROTATION, new_rotation_row(move.new_rotation))
         if move.new_requests:
             self.connection.execute(NEW_REQUEST, [request_row(one) for one in move.new_requests])
+        if move.presumed is not None:
+            insert_attempt(self.connection, move.presumed)
 
     def _open(self, rotation: Claimable | None, terms: AttemptTerms) -> Attempt:
         if not isinstance(rotation, Rotation) or self.claimed_until is None:

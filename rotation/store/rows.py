@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rotation.errors import Refused
-from rotation.model import Attempt, Credential, Installation, Request, Rotation, Schedule, Server
+from rotation.model import Attempt, Credential, Installation, Request, Rotation, Sampled, Schedule, Server
 from rotation.states import AttemptState, InUse, RotationState, Stage, Trigger
 
 if TYPE_CHECKING:
@@ -210,6 +210,11 @@ def server_of(row: Row) -> Server:
         admin_url_env=row["admin_url_env"],
         connections=row["connections"],
     )
+
+
+def sampled_of(row: Row) -> Sampled | None:
+    """How a server's sessions were looked at, from its row; None when they never were."""
+    return None if row["sampled_at"] is None else Sampled(since=row["sampled_since"], at=row["sampled_at"])
 
 
 def server_columns(value: Server) -> dict[str, Any]:

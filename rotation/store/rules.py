@@ -63,7 +63,7 @@ def check_outcome(before: Attempt, after: Attempt) -> None:
 
 def check_rows(move: Move, resource_id: str) -> None:
     """Raise `IllegalMove` when a move writes a row of another resource, or a request that belongs to no rotation."""
-    single = (move.rotation, move.superseded, move.new_rotation, move.new_credential, move.attempt)
+    single = (move.rotation, move.superseded, move.new_rotation, move.new_credential, move.attempt, move.presumed)
     for row in (*single, *move.credentials, *move.found, *move.new_requests):
         if row is not None and row.resource_id != resource_id:
             raise IllegalMove(f"{row.id} belongs to another resource")
@@ -72,10 +72,11 @@ def check_rows(move: Move, resource_id: str) -> None:
             raise IllegalMove(f"request {request.id} belongs to no rotation")
 
 
-def check_offered(rotation: Rotation) -> None:
-    """Raise `IllegalMove` unless a push may begin: the intent to push must be on record."""
+def check_offered(rotation: Rotation) -> str:
+    """The credential whose values may be pushed. Raises `IllegalMove` unless the intent to push is on record."""
     if rotation.state is not RotationState.OFFERED or rotation.credential_id is None:
         raise IllegalMove(f"rotation {rotation.id} is {rotation.state}: nothing may be pushed for it")
+    return rotation.credential_id
 
 
 def attempt_times(now: datetime, claimed_until: datetime, terms: AttemptTerms) -> tuple[datetime, datetime]:

@@ -229,7 +229,7 @@ class SqlStore(Fleet):
 
     def see(self, server: Server, sessions: Sequence[Session]) -> None:
         """As in the port."""
-        see(self.database, server.name, sessions)
+        see(self.database, server.name, sessions, self.terms.usage_gap)
 
     def raise_alarm(
         self, name: str, subject: str, problem: str, *, stands: timedelta = ALARM_STANDS, told_again: timedelta = ALARM_TOLD_AGAIN

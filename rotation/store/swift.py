@@ -98,7 +98,7 @@ class SwiftMoves:
         `now` is the store's clock, a little ahead rather than behind. Raises `IllegalMove` for one that is never legal.
         """
         after = _after(held, move)
-        special = move.superseded or move.new_rotation or move.new_requests or move.found
+        special = move.superseded or move.new_rotation or move.new_requests or move.found or move.presumed
         if self._database.dialect != "postgresql" or after is None or special:
             return None
         try:

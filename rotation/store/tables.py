@@ -126,7 +126,10 @@ servers = Table(
     Column("connections", Integer, nullable=False),
     # Until when its sessions need not be looked at again.
     Column("hinted_until", UtcTime),
-    # The same for its logins; when they were last, and how many of them had no row then.
+    # When they were last, and since when without a gap.
+    Column("sampled_at", UtcTime),
+    Column("sampled_since", UtcTime),
+    # Until when its logins need not be looked at again; when they were last, and how many of them had no row then.
     Column("looks_until", UtcTime),
     Column("looked_at", UtcTime),
     Column("orphans", Integer),

@@ -6,13 +6,14 @@ from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import and_, bindparam, case, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rotation.store.tables import ALIVE, UtcTime, credentials, sightings
+from rotation.store.tables import ALIVE, UtcTime, credentials, servers, sightings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import timedelta
 
     from sqlalchemy import Connection
 
@@ -47,14 +48,26 @@ UPSERT = {
 }
 
 
-def see(database: Database, server: str, sessions: Sequence[Session]) -> None:
-    """Note at the store's clock which live credentials of a server are in use."""
+_now = bindparam("sampled_now", type_=UtcTime())
+_unbroken = and_(servers.c.sampled_at >= bindparam("gap_after", type_=UtcTime()), servers.c.sampled_since <= _now)
+NOTE_SAMPLED = (
+    update(servers)
+    .where(servers.c.name == bindparam("on_server"))
+    .values(sampled_at=_now, sampled_since=case((_unbroken, servers.c.sampled_since), else_=_now))
+)
+
+
+def see(database: Database, server: str, sessions: Sequence[Session], gap: timedelta) -> None:
+    """Note at the store's clock which live credentials of a server are in use; last of all that it was looked at."""
     counts: dict[str, dict[tuple[str, str], int]] = defaultdict(lambda: defaultdict(int))
     for session in sessions:
         counts[session.username][session.client, session.application] += session.count
     for usernames in _batches(counts):
         with database.writing() as connection:
             _note(database, connection, server, {name: counts[name] for name in usernames})
+    with database.writing() as connection:
+        now = database.now_in(connection)
+        connection.execute(NOTE_SAMPLED, {"on_server": server, "sampled_now": now, "gap_after": now - gap})
 
 
 def _note(database: Database, connection: Connection, server: str, counts: dict[str, dict[tuple[str, str], int]]) -> None:

@@ -127,6 +127,19 @@ def test_a_login_that_is_to_be_like_one_that_is_gone_waits_for_it(world: World) 
         world.engine.admit(resource, credential_of(resource, minted, 2), minted.verifier, "nobody", world.deadline())
 
 
+def test_a_login_that_waited_for_one_that_is_gone_can_be_like_another_instead(world: World) -> None:
+    resource = world.new_resource()
+    _, _, other = admitted(world, resource, 1)
+    minted = world.engine.mint(resource, 2, world.entropy)
+    credential = credential_of(resource, minted, 2)
+    with pytest.raises(Unavailable):
+        world.engine.admit(resource, credential, minted.verifier, "nobody", world.deadline())
+
+    assert world.engine.admit(resource, credential, minted.verifier, other.username, world.deadline()) == ()
+
+    assert world.logs_in(resource, Login(minted.username, minted.password))
+
+
 def test_parity_with_a_login_that_does_not_exist_is_a_fault(world: World) -> None:
     resource = world.new_resource()
     _, _, login = admitted(world, resource, 1)

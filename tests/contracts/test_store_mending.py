@@ -10,9 +10,25 @@ import pytest
 
 from rotation.cases import Move, Wait
 from rotation.errors import Conflict, IllegalMove, LostClaim
-from rotation.states import ResourceState, Stage
+from rotation.model import Attempt
+from rotation.states import AttemptState, ResourceState, Stage
 from tests.store_benches import DAY, HOUR, MINUTE, begin, complete, register
-from tests.store_samples import SERVER, blocked, completed, credential, event, failed, fresh, present, retired, verified
+from tests.store_samples import (
+    SERVER,
+    TERMS,
+    ask,
+    blocked,
+    completed,
+    credential,
+    event,
+    failed,
+    fresh,
+    offered,
+    planned,
+    present,
+    retired,
+    verified,
+)
 
 if TYPE_CHECKING:
     from rotation.cases import ResourceCase
@@ -366,6 +382,40 @@ def test_a_login_that_was_found_belongs_to_its_own_resource(bench: Bench, resour
     theirs = credential(fresh("res"), 7, Stage.PREVIOUS, bench.store.now())
     with pytest.raises(IllegalMove):
         bench.store.amend(resource.id, lambda _: (Move(event("x"), found=(theirs,)), None))
+
+
+def test_a_push_that_is_presumed_counts_as_on_its_way_until_its_time_is_over(bench: Bench, resource: Resource) -> None:
+    rotation_id = bench.store.amend(resource.id, ask)
+
+    def presume(case: ResourceCase) -> tuple[Move, None]:
+        lost = Attempt(
+            id=fresh("att"),
+            resource_id=resource.id,
+            rotation_id=rotation_id,
+            credential_id=case.credentials[0].id,
+            number=0,
+            state=AttemptState.UNKNOWN,
+            opened_at=case.now,
+            send_before=case.now,
+            expires_at=case.now + 5 * MINUTE,
+            clean=False,
+            fence=0,
+            note="lost",
+        )
+        return Move(event("resource_restored"), presumed=lost), None
+
+    bench.store.amend(resource.id, presume)
+    case = present(bench.store.claim_rotation(rotation_id))
+    for step in (planned, verified, offered):
+        case = present(bench.store.record_rotation(case, step(case)))
+    assert [(one.number, one.state, one.clean) for one in case.attempts] == [
+        (1, AttemptState.UNKNOWN, True),
+        (2, AttemptState.OPEN, False),
+    ]
+    bench.store.record_rotation(case, Wait(until=case.now + 6 * MINUTE))
+    bench.advance(6 * MINUTE)
+    case = bench.store.open_attempt(present(bench.store.claim_rotation(rotation_id)), TERMS)
+    assert case.attempts[-1].clean
 
 
 def test_a_claim_of_before_is_lost_when_the_resource_is_brought_on(bench: Bench, resource: Resource) -> None:

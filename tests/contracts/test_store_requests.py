@@ -10,7 +10,7 @@ import pytest
 
 from rotation.cases import AttemptTerms, Move, Wait
 from rotation.errors import Conflict, IllegalMove, NotFound
-from rotation.model import DOUBTED_FOR, Schedule
+from rotation.model import DOUBTED_FOR, Sampled, Schedule
 from rotation.states import AttemptState, ResourceState
 from rotation.store.rules import INSTALLATIONS
 from tests.store_benches import DAY, MINUTE, begin, complete, register
@@ -374,6 +374,30 @@ def test_use_is_noted_by_credential_and_client(bench: Bench, resource: Resource)
     assert bench.sightings(resource.id) == {(current.id, "10.0.0.1", "shop"): 7, (current.id, "10.0.0.2", "shop"): 4}
     assert present(bench.credential(current.id).last_seen_at) >= case.now
     assert bench.credential(current.id).fence == current.fence
+
+
+def test_it_is_noted_since_when_a_server_has_been_looked_at_without_a_gap(bench: Bench, resource: Resource) -> None:
+    complete(bench, resource)
+    bench.advance(2 * DAY)
+    (old,) = bench.store.due_credentials(10)
+    gap = bench.store.terms.usage_gap
+
+    def sampled() -> Sampled | None:
+        bench.advance(bench.store.terms.claim)
+        return present(bench.store.claim_credential(old)).sampled
+
+    assert sampled() is None
+    bench.store.see(SERVER, [])
+    first = present(sampled())
+    assert first.since == first.at
+    bench.advance(gap - 2 * bench.store.terms.claim)
+    bench.store.see(SERVER, [session("stranger")])
+    second = present(sampled())
+    assert second.at - second.since >= gap - bench.store.terms.claim
+    bench.advance(gap)
+    bench.store.see(SERVER, [])
+    third = present(sampled())
+    assert third.since == third.at
 
 
 def test_a_server_that_is_used_is_looked_at_once_a_while(bench: Bench, resource: Resource) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rotation.cases import Claim, CredentialCase, Deadline, Move, ResourceCase, RotationCase
 from rotation.errors import LostClaim
-from rotation.model import DOUBTED_FOR, Event, Rotation
+from rotation.model import DOUBTED_FOR, Event, Rotation, Sampled
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState
 from rotation.store.rules import ENDED_STATES, INSTALLATION_PARKED, INSTALLATION_UNPARKED, STORE_ACTOR, subjects
 from tests.fakes.store_alarms import Alarms
@@ -80,7 +80,9 @@ class FakeStore(Moves, Fleet, Mending, Alarms):
 
     def _credential_case(self, row: Credential, claim: Claim) -> CredentialCase:
         alive = self._alive_credentials(row.resource_id)
-        return CredentialCase(claim, self.now(), row, self.resources[row.resource_id], alive, self._lengths[row.resource_id])
+        resource = self.resources[row.resource_id]
+        sampled = self.samples.get(resource.server.name)
+        return CredentialCase(claim, self.now(), row, resource, alive, self._lengths[row.resource_id], sampled=sampled)
 
     # Records
 
@@ -271,3 +273,6 @@ class FakeStore(Moves, Fleet, Mending, Alarms):
             for (credential_id, client, application), count in counts.items():
                 self.credentials[credential_id] = replace(self.credentials[credential_id], last_seen_at=now)
                 self.sightings[credential_id, client, application] = (count, now)
+            before = self.samples.get(server.name)
+            unbroken = before is not None and before.at >= now - self.terms.usage_gap and before.since <= now
+            self.samples[server.name] = Sampled(since=before.since if before is not None and unbroken else now, at=now)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from rotation.model import Attempt, Credential, Event, Installation, Request, Resource, ResourceSpec, Rotation, Server
+    from rotation.model import Attempt, Credential, Event, Installation, Request, Resource, ResourceSpec, Rotation, Sampled, Server
     from tests.fakes.store_alarms import StandingAlarm
 
 
@@ -88,6 +88,7 @@ class Memory:
         self.sightings: dict[tuple[str, str, str], tuple[int, datetime]] = {}
         self.alarms: dict[tuple[str, str], StandingAlarm] = {}
         self.holds: dict[str, Hold] = defaultdict(Hold)
+        self.samples: dict[str, Sampled] = {}
         self.looks: dict[str, Looked] = defaultdict(Looked)
         self._lengths: dict[str, int] = defaultdict(int)
         self._unended: dict[str, None] = {}

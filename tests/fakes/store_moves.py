@@ -54,6 +54,8 @@ class Moves(Memory):
         self._answer(draft, resource_id, move.attempt)
         if move.opens_attempt is not None:
             self._open(draft, move, claimed, move.opens_attempt)
+        if move.presumed is not None:
+            self._draft_attempt(draft, move.presumed)
         self._draft_resource(draft, resource_id, move, read)
 
     def _draft_resource(self, draft: Draft, resource_id: str, move: Move, read: RotationCase | CredentialCase | None) -> None:
@@ -117,23 +119,30 @@ class Moves(Memory):
         self._insert_attempt(draft, rotation, terms)
 
     def _insert_attempt(self, draft: Draft, rotation: Rotation, terms: AttemptTerms) -> None:
-        check_offered(rotation)
-        assert rotation.credential_id is not None
+        credential_id = check_offered(rotation)
         now = self.now()
         send_before, expires_at = attempt_times(now, now + self.terms.claim, terms)
-        known = {one.id: one for one in self._attempts(rotation.resource_id)} | draft.attempts
         attempt = Attempt(
             id=f"attempt-{next(self._numbers)}",
             resource_id=rotation.resource_id,
             rotation_id=rotation.id,
-            credential_id=rotation.credential_id,
-            number=1 + max((one.number for one in known.values() if one.rotation_id == rotation.id), default=0),
+            credential_id=credential_id,
+            number=0,
             state=AttemptState.OPEN,
             opened_at=now,
             send_before=send_before,
             expires_at=expires_at,
-            clean=not any(one.on_its_way(now) for one in known.values() if one.credential_id != rotation.credential_id),
+            clean=False,
             fence=rotation.fence,
         )
-        draft.attempts[attempt.id] = attempt
+        self._draft_attempt(draft, attempt)
         draft.rotations[rotation.id] = replace(rotation, reserved_at=None)
+
+    def _draft_attempt(self, draft: Draft, attempt: Attempt) -> None:
+        """Its number, and whether it is clean, follow from those before."""
+        known = {one.id: one for one in self._attempts(attempt.resource_id)} | draft.attempts
+        draft.attempts[attempt.id] = replace(
+            attempt,
+            number=1 + max((one.number for one in known.values() if one.rotation_id == attempt.rotation_id), default=0),
+            clean=not any(one.on_its_way(attempt.opened_at) for one in known.values() if one.credential_id != attempt.credential_id),
+        )

@@ -14,6 +14,7 @@ from tests.simulation.oracle import LEFT, check_trail
 from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from rotation.model import Resource, Rotation
@@ -149,7 +150,16 @@ def _next_due(world: World) -> datetime | None:
     dates = (one.schedule.next_rotation_at for one in world.rows.resources.values() if one.state is ResourceState.ACTIVE)
     astray = world.lost or world.returned
     looks = [world.time.now() + timedelta(minutes=1)] if astray else []  # nothing else has a date for that
-    return min((at for at in (*rotations, *credentials, *dates, *looks) if at is not None), default=None)
+    return min((at for at in (*rotations, *credentials, *dates, *looks, *_next_samples(world)) if at is not None), default=None)
+
+
+def _next_samples(world: World) -> Iterator[datetime]:
+    """When somebody looks at the sessions again, where that counts: from before the quiet time at the end of a grace on, without a gap."""
+    now, apart = world.time.now(), world.terms.usage_sample
+    for one in world.rows.credentials.values():
+        if one.stage is Stage.PREVIOUS and one.grace_ends_at is not None:
+            begins = one.grace_ends_at - one.quiet - apart
+            yield max(begins, now + apart)
 
 
 def _under_way(world: World) -> list[str]:

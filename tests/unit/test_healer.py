@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import driver, health, lifecycle, requests, survey
-from rotation.errors import NotAsked
+from rotation.errors import NotAsked, OutcomeUnknown, Refused
 from rotation.model import Login
 from rotation.sensitive import Sensitive
 from rotation.states import RotationState, Stage, Trigger
@@ -33,6 +33,8 @@ class Ward(World):
 
     at: Callable[[str], None] | None = None
     """What happens at the next boundary of the healer."""
+    beyond_healing: bool = False
+    """What is lost cannot be made again, so that until a rotation helps, promises are broken."""
 
     def _boundary(self, name: str) -> None:
         self.boundaries.append(name)
@@ -76,7 +78,7 @@ class Ward(World):
 
     def check(self) -> None:
         """What is astray is known to be, and is being put right."""
-        if all(one.username in self.roles for one in self.store.owed_logins("pg-1")):
+        if not self.beyond_healing and all(one.username in self.roles for one in self.store.owed_logins("pg-1")):
             super().check()
 
     def events(self, kind: str) -> int:
@@ -579,6 +581,55 @@ def test_a_retirement_waits_for_a_healer_no_longer_than_an_emergency_may_take() 
     assert 10 * SECOND <= ended.ended_at - requested_at <= 15 * SECOND
 
 
+def in_use_after_its_grace() -> Ward:
+    world = Ward(spec=with_policy(in_use_cap=None))
+    world.rotate()
+    world.run()
+    world.engine.open_session("pg-1", ADOPTED.username)
+    world.run(for_=25 * HOUR)
+    assert "still used" in world.credential(1).problem
+    return world
+
+
+def test_a_login_that_is_used_after_its_grace_is_made_again_also_after_its_server_did_not_answer() -> None:
+    world = in_use_after_its_grace()
+    world.engine.server("pg-1").reachable = False
+    world.clock.advance(timedelta(minutes=1))
+    world.beyond_healing = True
+    world.sweep()
+    assert "cannot be reached" in world.credential(1).problem
+    world.engine.server("pg-1").reachable = True
+    world.beyond_healing = False
+
+    world.lose(1)
+    world.look()
+
+    assert world.logs_in(ADOPTED)
+
+
+def test_a_login_that_is_used_again_when_its_block_was_not_answered_is_let_in() -> None:
+    world = in_use_after_its_grace()
+    world.engine.close_sessions("pg-1", ADOPTED.username)
+
+    def lose_the_answer(name: str, phase: str) -> None:
+        if (name, phase) == ("block", "after"):
+            world.engine.on_act = lambda _name, _phase: None
+            world.engine.open_session("pg-1", ADOPTED.username)
+            raise OutcomeUnknown("no answer")
+
+    world.engine.on_act = lose_the_answer
+    world.run(for_=7 * HOUR)
+
+    credential = world.credential(1)
+    assert (credential.stage, credential.tries) == (Stage.PREVIOUS, 0)
+    assert "still used" in credential.problem
+    assert world.events("credential_unblocked") == 1
+    assert world.logs_in(ADOPTED)
+    world.lose(1)
+    world.look()
+    assert world.logs_in(ADOPTED)
+
+
 def test_a_healer_waits_for_a_retirement_that_holds_the_row() -> None:
     world = Ward(spec=with_policy(in_use_cap=None))
     world.rotate()
@@ -626,3 +677,82 @@ def test_a_rotation_whose_current_login_is_lost_waits_for_the_healer() -> None:
 
     assert world.store.rotations[received.rotation_id or ""].state is RotationState.COMPLETED
     world.check()
+
+
+def lose_for_good(world: Ward, generation: int) -> None:
+    """The login is gone, and nobody can make it again."""
+    credential = world.credential(generation)
+    world.store.credentials[credential.id] = replace(credential, sealed_verifier=None, sealed_password=None)
+    world.lose(generation)
+    world.beyond_healing = True
+
+
+def rotated_since(world: Ward) -> None:
+    """An emergency rotation completes within minutes, and what Vercel holds then logs in."""
+    world.rotate(Trigger.EMERGENCY)
+    world.work(for_=timedelta(minutes=5))
+    assert world.states()[-1] is RotationState.COMPLETED
+    held = world.held_login()
+    assert held is not None
+    assert held.username == world.credential(3).username
+    assert world.logs_in(held)
+
+
+def test_a_rotation_helps_where_the_current_login_cannot_be_made_again() -> None:
+    world = rotated()
+    world.roles[ADOPTED.username] = replace(world.roles[ADOPTED.username], settings=("statement_timeout=1min",))
+    lose_for_good(world, 2)
+
+    rotated_since(world)
+
+    assert world.roles[world.credential(3).username].settings == ("statement_timeout=1min",), "it is like the newest that is there"
+    assert world.stages() == [Stage.RETIRED, Stage.BLOCKED, Stage.CURRENT]
+
+
+def test_a_rotation_helps_where_no_login_is_left_and_none_can_be_made_again() -> None:
+    world = rotated()
+    for generation in (1, 2):
+        lose_for_good(world, generation)
+
+    rotated_since(world)
+
+
+def test_a_stranger_who_has_the_name_of_the_current_login_is_nobody_to_be_like() -> None:
+    world = rotated()
+    username = world.credential(2).username
+    theirs = FakeRole(username, "theirs", settings=("search_path=theirs",))
+    world.roles[username] = theirs
+    world.beyond_healing = True
+    world.work(for_=timedelta(minutes=2))
+
+    rotated_since(world)
+
+    assert world.roles[world.credential(3).username].settings == ()
+
+
+def test_where_the_current_login_is_there_nobody_is_asked_whom_to_be_like() -> None:
+    world = rotated()
+    world.boundaries.clear()
+    world.rotate()
+    world.sweep()
+    assert world.states()[-1] is RotationState.COMPLETED
+    assert "before engine.find_logins" not in world.boundaries
+
+
+def test_the_rights_of_a_current_login_that_cannot_be_mended_count_as_long_as_it_is_there() -> None:
+    """It is locked out by hand, say, and the admin may not change that: the new one must not be less able for it."""
+    world = rotated()
+    username = world.credential(2).username
+    world.roles[username] = replace(world.roles[username], can_log_in=False, owner="somebody", settings=("role=somebody",))
+
+    def refuse(name: str, phase: str) -> None:
+        if (name, phase) == ("admit", "before"):
+            raise Refused("the admin may not do that")
+
+    world.engine.on_act = refuse
+    world.beyond_healing = True
+    world.work(for_=timedelta(minutes=2))
+    world.engine.on_act = lambda _name, _phase: None
+    world.rotate()
+    world.sweep()
+    assert world.states()[-1] is RotationState.CREATED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation import losses, requests
+from rotation import health, losses, requests
 from rotation.errors import Conflict, Unavailable
 from rotation.states import RotationState, Stage, Trigger
 from tests.fakes import sink as answers
@@ -185,18 +185,71 @@ def test_another_key_changes_nothing() -> None:
     assert kinds(world) == before
 
 
-def test_verifiers_alone_are_a_loss_as_well() -> None:
-    world = World()
-    world.rotate()
-    world.run()
+def lose_verifiers(world: World) -> Loss:
     world.sealer.lose_key("verifier-key-1")
     world.sealer.verifier_key_id = "verifier-key-2"
     world.sealer.keys.add("verifier-key-2")
     loss = abandon(world, "verifier-key-1")
     assert loss is not None
-    assert loss.logins == 1
+    return loss
+
+
+def test_without_its_verifier_a_login_is_proved_dead_by_its_password() -> None:
+    world = World()
+    for _ in range(2):
+        world.rotate()
+        world.run()
+
+    loss = lose_verifiers(world)
+
+    assert (loss.logins, loss.unprovable, loss.rotation_id) == (2, 0, None)
+    assert all(one.sealed_verifier is None and one.sealed_password for one in world.store.credentials.values())
     world.run()
     assert world.states() == [RotationState.COMPLETED, RotationState.COMPLETED]
+    world.run(for_=2 * DAY)
+    assert world.stages() == [Stage.RETIRED, Stage.RETIRED, Stage.CURRENT]
+    assert lost_and_healed(world, 3)
+
+
+def test_without_its_password_a_login_in_grace_is_made_again_from_its_verifier() -> None:
+    world = World()
+    for _ in range(2):
+        world.rotate()
+        world.run()
+
+    loss = lose(world)
+
+    assert loss is not None
+    assert (loss.logins, loss.unprovable) == (3, 3)
+    assert world.credential(2).sealed_verifier is not None
+    assert lost_and_healed(world, 2)
+
+
+def lost_and_healed(world: World, generation: int) -> bool:
+    """A login goes on as it was after its server has lost it and the healer has looked."""
+    roles, username = world.engine.server("pg-1").roles, world.credential(generation).username
+    unwatched = replace(world.ports, store=world.store, engines={"postgresql": world.engine})
+    before = roles.pop(username)
+    for one in health.look_after("pg-1", unwatched):
+        health.heal(one, unwatched)
+    return roles.get(username) == before
+
+
+def test_a_login_that_is_still_to_be_made_needs_its_verifier() -> None:
+    world = World()
+    halted(world, "admit")
+    world.rotate()
+    world.run()
+    assert world.states() == [RotationState.PLANNED]
+
+    loss = lose_verifiers(world)
+
+    assert (loss.logins, loss.unprovable) == (1, 0)
+    assert loss.rotation_id is not None
+    world.engine.on_act = lambda _name, _phase: None
+    world.run(for_=2 * MINUTE)
+    assert world.states() == [RotationState.FAILED, RotationState.COMPLETED]
+    assert world.stages() == [Stage.PREVIOUS, Stage.DISCARDED, Stage.CURRENT]
 
 
 def test_a_paused_resource_is_replaced_once_it_is_resumed() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation import driver, lifecycle, requests, retirement
+from rotation import driver, health, lifecycle, requests, retirement
 from rotation.errors import Conflict
 from rotation.states import ResourceState, Stage, Trigger
 from tests.fakes.clock import FakeClock
-from tests.world import Killed, World
+from tests.world import Killed, World, with_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,4 +153,64 @@ def test_clocks_that_disagree_hold_up_no_emergency() -> None:
     world.rotate(Trigger.EMERGENCY)
     with unwatched(world):  # who goes by the other clock
         world.sweep()
+    assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
+
+
+def sampled(world: World, *, for_: timedelta) -> None:
+    """The sessions are looked at every minute, and what is due is done."""
+    until = world.clock.now() + for_
+    while world.clock.now() < until:
+        health.sample_use("pg-1", world.ports)
+        world.sweep()
+        world.clock.advance(MINUTE)
+
+
+def used_now_and_then(world: World) -> None:
+    """A client that keeps no session open between its requests."""
+    world.engine.open_session("pg-1", "orders_app")
+    health.sample_use("pg-1", world.ports)
+    world.engine.close_sessions("pg-1", "orders_app")
+
+
+def test_a_time_in_which_nobody_looked_is_no_quiet_time() -> None:
+    world = World()
+    world.rotate()
+    sampled(world, for_=17 * HOUR)
+    used_now_and_then(world)
+    world.clock.advance(7 * HOUR + MINUTE)  # every worker is down
+
+    sampled(world, for_=5 * HOUR)
+    assert world.stages() == [Stage.PREVIOUS, Stage.CURRENT]
+    assert "nobody looked" in world.credential(1).problem
+
+    used_now_and_then(world)
+    sampled(world, for_=5 * HOUR)
+    assert "still used" in world.credential(1).problem
+    sampled(world, for_=HOUR + 15 * MINUTE)
+    assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
+
+
+def test_who_looks_all_the_time_ends_an_unused_login_on_the_minute() -> None:
+    world = World()
+    world.rotate()
+    sampled(world, for_=DAY + MINUTE)
+    assert world.stages() == [Stage.BLOCKED, Stage.CURRENT]
+
+
+def test_a_gap_holds_an_unused_login_up_no_longer_than_its_cap() -> None:
+    world = World(spec=with_policy(in_use_cap=HOUR))
+    world.rotate()
+    sampled(world, for_=17 * HOUR)
+    world.clock.advance(7 * HOUR)
+    sampled(world, for_=HOUR + 2 * MINUTE)
+    assert world.stages() == [Stage.BLOCKED, Stage.CURRENT]
+
+
+def test_a_retirement_that_waits_looks_itself() -> None:
+    world = World()
+    world.rotate()
+    sampled(world, for_=17 * HOUR)
+    world.run(for_=12 * HOUR)
+    assert world.stages() == [Stage.PREVIOUS, Stage.CURRENT]
+    world.run(for_=HOUR + 15 * MINUTE)
     assert world.stages() == [Stage.RETIRED, Stage.CURRENT]

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from rotation import health, requests
 from rotation.errors import Conflict
-from rotation.model import Login
+from rotation.model import Event, Login
 from rotation.reconciliation import after_restore, reconcile
 from rotation.requests import Asked
 from rotation.sensitive import Sensitive
@@ -20,6 +20,8 @@ from tests.fakes import sink as answers
 from tests.world import ADOPTED, SERVER, SPEC, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fakes.store import FakeStore
 
 MINUTE = timedelta(minutes=1)
@@ -50,9 +52,13 @@ class SetBack(World):
 
     saved: dict[str, Any] | None = None
     save_at: int | None = None
+    before_sending: Callable[[], object] | None = None
+    """What happens right before a push is sent."""
 
     def _boundary(self, name: str) -> None:
         self.boundaries.append(name)
+        if name == "before store.may_send" and self.before_sending is not None:
+            self.before_sending()
         if self.save_at is not None and len(self.boundaries) > self.save_at:
             self.save_at = None
             self.saved = backup(self.store)
@@ -113,6 +119,55 @@ def test_a_resource_with_a_login_newer_than_its_rows_is_held_with_an_alarm() -> 
     assert world.store.looks["pg-1"].orphans == 2
 
 
+def offered_before() -> SetBack:
+    """A store that was set back to an offer, which completed since, and whose login was retired since: Vercel holds a later one."""
+    world = SetBack()
+    world.sink.answers(answers.APPLIED_BUT_UNKNOWN)
+    world.rotate()
+    world.sweep()
+    assert world.states() == [RotationState.OFFERED]
+    world.saved = backup(world.store)
+    world.settle()
+    world.rotate()
+    world.settle()
+    world.set_back()
+    return world
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_what_was_offered_before_is_not_pushed_while_it_is_held(paused: bool) -> None:  # noqa: FBT001 - a parameter
+    world = offered_before()
+    if paused:
+        requests.pause(world.resource_id, "test", "", world.ports)
+    pushes = len(world.sink.pushes)
+
+    health.look_after("pg-1", world.ports)
+    world.run(for_=HOUR)
+
+    assert len(world.sink.pushes) == pushes
+    (rotation,) = world.store.rotations.values()
+    assert rotation.state is RotationState.OFFERED
+    assert "newer than all that the store knows" in rotation.problem
+    assert rotation.advice == "`rollover reconcile --after-restore`"
+    world.bring_on()
+    if paused:
+        assert world.store.resource(world.resource_id).state is ResourceState.PAUSED
+        requests.resume(world.resource_id, "test", "", world.ports)
+    world.settle()
+    world.check_at_rest()
+
+
+def test_who_is_about_to_push_when_it_is_held_does_not_send() -> None:
+    world = offered_before()
+    pushes = len(world.sink.pushes)
+    world.before_sending = lambda: health.look_after("pg-1", world.ports)
+
+    world.run(for_=HOUR)
+
+    assert world.sink.not_sent == 1
+    assert len(world.sink.pushes) == pushes
+
+
 def test_what_is_held_is_neither_resumed_nor_rotated_by_a_person() -> None:
     world = ahead()
     health.look_after("pg-1", world.ports)
@@ -154,6 +209,61 @@ def test_nothing_is_pushed_before_a_push_of_before_has_expired() -> None:
 
     world.run(for_=MINUTE)
     assert len(world.sink.pushes) == pushes + 1
+
+
+def whoever_asks(world: SetBack) -> None:
+    world.rotate()
+
+
+def whoever_unparks(world: SetBack) -> None:
+    world.store.park("icfg_1", "by hand", Event("installation_parked", "test"))
+    world.store.unpark("icfg_1", Event("installation_unparked", "test"))
+
+
+def whoever_resumes(world: SetBack) -> None:
+    requests.pause(world.resource_id, "test", "", world.ports)
+    requests.resume(world.resource_id, "test", "", world.ports)
+
+
+@pytest.mark.parametrize("wake", [whoever_asks, whoever_unparks, whoever_resumes])
+@pytest.mark.parametrize("lost", ["with its login", "with its attempt"])
+def test_whoever_wakes_the_rotation_a_push_of_before_is_waited_for(wake: Callable[[SetBack], None], lost: str) -> None:
+    world = ahead() if lost == "with its login" else offered_before()
+    world.bring_on()
+    before = world.held_login()
+    assert before is not None
+    held = dict(world.sink.held["icfg_1", "store_42"])
+    world.run(for_=MINUTE)
+    pushes = len(world.sink.pushes)
+
+    wake(world)
+    world.run(for_=MINUTE)
+
+    assert len(world.sink.pushes) == pushes + 1
+    assert world.states()[-1] is RotationState.OFFERED
+    world.sink.held["icfg_1", "store_42"] = held  # the push of before arrives
+    world.run(for_=world.store.terms.server_allowance)
+    assert world.states()[-1] is RotationState.COMPLETED
+    after = world.held_login()
+    assert after is not None
+    assert after.username == next(one.username for one in world.store.credentials.values() if one.stage is Stage.CURRENT)
+    world.settle()
+    world.check_at_rest()
+
+
+def test_a_refused_rotation_is_given_up_whatever_push_was_presumed() -> None:
+    world = SetBack()
+    world.saved = backup(world.store)
+    world.rotate()
+    world.settle()
+    world.set_back()
+    world.bring_on()
+    assert world.stages() == [Stage.PREVIOUS, Stage.CURRENT]
+
+    world.sink.answers(answers.REFUSED)
+    world.run(for_=10 * MINUTE)
+
+    assert world.states() == [RotationState.FAILED]
 
 
 def test_without_apply_nothing_is_changed() -> None:

@@ -178,8 +178,8 @@ def abandon(
 ) -> None:
     """Give up what a lost key sealed, for good.
 
-    Logins that it sealed are replaced by rotations; no application loses its login before its time. Those that Vercel held can be
-    blocked later, but never be proved dead. Installations whose token it sealed are parked until they get a new one.
+    Logins whose passwords it sealed are replaced by rotations; no application loses its login before its time. Those that Vercel held
+    can be blocked later, but never be proved dead. Installations whose token it sealed are parked until they get a new one.
     """
     from rotation import losses  # noqa: PLC0415 - imported when it runs
     from rotation.model import Event  # noqa: PLC0415
