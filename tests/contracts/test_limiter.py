@@ -24,6 +24,8 @@ SCOPE = "integration"
 HOUR = timedelta(hours=1)
 LIMIT = RateLimit(per_minute=240)
 MOMENT = timedelta(milliseconds=1)
+TRIP = timedelta(milliseconds=200)
+"""How much later than it was meant a place may be, as the way to Redis and back is part of it; less than places are apart."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def test_scopes_do_not_know_of_each_other(any_limiter: Subject) -> None:
 def test_places_are_given_in_order_at_the_rate_of_the_lane(real_limiter: Subject) -> None:
     begin = real_limiter.clock.now()
     places = real_limiter.places(1000)
-    assert all(one <= other + MOMENT for one, other in pairwise(places))
+    assert all(one <= other + TRIP for one, other in pairwise(places))
     offsets = [place - begin for place in places]
     assert sum(offset <= timedelta(seconds=60) for offset in offsets) <= 240 * 0.8 + 2
     assert timedelta(minutes=5) < offsets[-1] < timedelta(minutes=6)
@@ -130,7 +132,8 @@ def test_after_a_block_places_begin_anew_and_not_all_at_once(real_limiter: Subje
     until = real_limiter.clock.now() + timedelta(minutes=5)
     real_limiter.limiter.learn(SCOPE, blocked_until=until)
     places = real_limiter.places(100)
-    assert sum(place <= until + MOMENT for place in places) == LIMIT.common.at_once
+    assert until - MOMENT <= places[0] <= until + timedelta(seconds=1)
+    assert sum(place <= places[0] + TRIP for place in places) == LIMIT.common.at_once
     assert places[-1] > until + timedelta(seconds=25)
 
 

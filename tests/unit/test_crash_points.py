@@ -70,7 +70,7 @@ def test_a_grace_that_is_too_short_is_found_though_its_row_says_the_same(monkeyp
 
     def early(*arguments: Any) -> policy.Dated:  # noqa: ANN401 - as the real one
         dated = real(*arguments)
-        return replace(dated, at=dated.at - timedelta(seconds=1))
+        return replace(dated, at=dated.at - timedelta(minutes=10))
 
     monkeypatch.setattr(policy, "grace_end", early)
     with pytest.raises(AssertionError, match="I2: orders_app ended before its grace was over"):
