@@ -170,16 +170,19 @@ def _verifier(case: CredentialCase, ports: Ports) -> Sensitive:
 def _remove_again(case: CredentialCase, ports: Ports) -> Event | None:
     """It was proved dead before it was restored, so nobody is owed it. Only one that carries our mark is removed.
 
-    None where it is not there: it was lost, and then its end came.
+    None where it is not there, as it was lost and then its end came; and where a person has registered it again since it was found.
     """
     credential, deadline = replace(case.credential, adopted=False), driver.call_deadline(case, ports)
-    engine = ports.engines[case.resource.spec.engine]
-    if not engine.find_logins(case.resource.server, (credential.username,), deadline):
+    engine, server = ports.engines[case.resource.spec.engine], case.resource.server
+    if not engine.find_logins(server, (credential.username,), deadline):
+        return None
+    namesakes = ports.store.credentials_by_id((), server=server.name, usernames=(credential.username,))
+    if any(one.id != credential.id and one.stage in ALIVE_STAGES for one in namesakes):
         return None
     keep = tuple(one.username for one in case.credentials if one.stage in ALIVE_STAGES)
     engine.withdraw(case.resource, credential, keep, deadline)
-    if engine.find_logins(case.resource.server, (credential.username,), deadline):
-        raise Unavailable(f"{case.resource.server.name}: the login {credential.username} is still there")
+    if engine.find_logins(server, (credential.username,), deadline):
+        raise Unavailable(f"{server.name}: the login {credential.username} is still there")
     return _event("credential_removed_again", credential, "its login was there again after its end was proved")
 
 

@@ -258,6 +258,22 @@ def test_a_login_that_was_proved_dead_and_is_adopted_by_a_person_is_not_removed(
     assert world.roles[dead.username] == revived
 
 
+def test_a_login_that_is_adopted_between_the_look_and_its_removal_stays() -> None:
+    world = Ward()
+    for _ in range(2):
+        world.rotate()
+        world.settle()
+    dead = world.credential(2)
+    world.roles[dead.username] = FakeRole(dead.username, "verifier", marker=world.sealer.mark(dead.id))
+    assert health.look_after("pg-1", world.ports) == (dead.id,)
+    spec = replace(SPEC, external_id="store_43", database=replace(SPEC.database, login_prefix="other"))
+    requests.register(spec, Login(dead.username, Sensitive("password")), "test", world.ports)
+
+    assert not health.heal(dead.id, world.ports)
+
+    assert dead.username in world.roles
+
+
 def test_a_login_that_works_again_by_itself_is_astray_no_more() -> None:
     world = rotated()
     role = world.roles.pop(world.credential(2).username)
