@@ -77,6 +77,8 @@ class FakeEngine:
         self.faults: tuple[Fault, ...] = ()
         self.on_act: Callable[[str, str], None] = lambda _name, _phase: None
         self.acts: list[tuple[str, str]] = []
+        self.shut_out: set[str] = set()
+        """Logins that are there, and that the pooler behind the secrets does not know yet."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -167,6 +169,8 @@ class FakeEngine:
 
     def check(self, resource: Resource, login: Login, secrets: Sequence[RenderedSecret], deadline: Deadline) -> None:
         with self._look("check", resource.server, deadline) as place:
+            if secrets and login.username in self.shut_out:
+                raise Refused(f"the pooler refused the login {login.username}")
             for _ in targets(resource, login, secrets):
                 if not _accepts(place, login.username, login.password):
                     raise Refused(f"the server refused the login {login.username}")

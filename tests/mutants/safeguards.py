@@ -386,12 +386,16 @@ def mutants() -> Mapping[str, Mutant]:
             (Replacement(generations, "departure", _departs_alone),),
         ),
         Mutant(
-            "unblocks-once", "a login that was let in again is let in once more", (Replacement(retirement, "_unblock", _unblocks_once),)
+            "unblocks-once",
+            "a login that was let in again is let in once more",
+            (Replacement(retirement, "_unblock", _unblocks_once),),
+            argued="few worlds ask within the seconds for which a block is late; tests/unit/test_regressions_of_retirement.py drives it",
         ),
         Mutant(
             "heals-unannounced",
             "nobody removes a login while somebody may be making it again",
             (Replacement(retirement, "_mended", lambda _: None),),
+            argued="few worlds retire a login within the seconds for which its healing is late; tests/unit/test_healer.py drives it",
         ),
         Mutant("fails-the-superseding", "what went past another must complete", (Replacement(endings, "superseding", lambda _: False),)),
         Mutant(

@@ -237,6 +237,12 @@ def server_outage(world: World) -> None:
     world.tell(f"a database server is {'up' if server.reachable else 'down'}")
 
 
+def reload(world: World) -> None:
+    """Poolers learn of the logins that they do not know yet."""
+    world.dirty = world.dirty or bool(world.engine.shut_out)
+    world.engine.shut_out.clear()
+
+
 def servers_back(world: World) -> None:
     for server in world.engine.servers.values():
         server.reachable = True
@@ -398,6 +404,7 @@ ACTS: dict[Callable[[World], None], float] = {
     store_back: 3,
     server_outage: 0.5,
     servers_back: 3,
+    reload: 3,
     jump: 2,
     late_push: 8,
     late_act: 5,

@@ -127,6 +127,8 @@ class EnginePort:
             self._read_clock(subject.name if of_server else subject.server.name)  # type: ignore[union-attr]  # one or the other
             *inputs, deadline = args
             result = real(subject, *inputs, Deadline(deadline.at + machine.clock.missed))
+            if name == "prove_refused":
+                world.brought_back.pop(inputs[0].username, None)
             world.boundary(machine, after)
             return result
 
@@ -147,7 +149,9 @@ class EnginePort:
             def effect() -> object:
                 # By the server's clock, which may have been set since it was read.
                 in_true_time = limit - world.engine.server(server).clock_ahead.total_seconds()
+                before = set(world.engine.server(server).roles)
                 result = real(resource, *inputs, Deadline(in_true_time))
+                world.made(world.engine.server(server).roles.keys() - before)
                 world.acted(name, resource, inputs)
                 return result
 

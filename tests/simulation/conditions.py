@@ -97,6 +97,8 @@ class Conditions:
     """How often a boundary is where something goes wrong."""
     late: float
     """How often an act on a database is done when nobody waits for it any more, beside what goes wrong anyway."""
+    shut_out: float
+    """How often a login that was made is not known in front of its server yet."""
     before_sending: float
     """How often somebody is stopped when he is about to ask for the last time whether he may push, beside what goes wrong anyway."""
     steps: tuple[float, ...]
@@ -136,6 +138,7 @@ def drawn(draw: random.Random) -> Conditions:  # noqa: PLR0911 - one for each te
         switching=draw.choice((0.1, 0.4, 1.0)),
         trouble=draw.choice((0.0, 0.01, 0.03, 0.08)),
         late=0.0,
+        shut_out=draw.choice((0.0, 0.0, 0.3)),
         before_sending=0.0,
         steps=draw.choice((STEPS["quick"], STEPS["usual"], STEPS["usual"], STEPS["long"])),
         pauses=draw.choice(tuple(PAUSES.values())),

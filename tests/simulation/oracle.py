@@ -124,7 +124,7 @@ class Oracle:
     def _works(self, username: str, server: str) -> bool:
         """Whether the database lets it in, with the password that Vercel had of it; of one that Vercel never had, by its mark."""
         role = self._world.engine.servers[server].roles.get(username)
-        if role is None or not role.can_log_in:
+        if role is None or not role.can_log_in or username in self._world.engine.shut_out:
             return False
         return role.verifier == self.verifiers[username] if username in self.verifiers else role.marker is not None
 
@@ -145,7 +145,7 @@ class Oracle:
             return
         username, verifier = self.login(values)
         role = self._world.engine.servers[server].roles.get(username)
-        works = role is not None and role.can_log_in and role.verifier == verifier
+        works = role is not None and role.can_log_in and role.verifier == verifier and username not in self._world.engine.shut_out
         if not works and username not in self._world.lost:
             raise Violation("I1", f"{username} {'is gone' if role is None else 'does not log in'}, and {why}")
 

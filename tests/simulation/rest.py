@@ -64,6 +64,7 @@ def _let_everybody_finish(world: World) -> None:
     """Who stands still goes on when his time has come, and what is on its way arrives or not."""
     world.store_is_down = False
     acts.servers_back(world)
+    acts.reload(world)
     while world.processes.running:
         ready = world.processes.ready()
         if ready:

@@ -38,7 +38,7 @@ from tests.simulation.stores import InMemory
 from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from rotation.model import Credential, PushOutcome, RenderedSecret, Resource
@@ -115,7 +115,7 @@ class World:
         self.lost: dict[str, str] = {}
         """Logins that their server, named here, has lost, until they work again: no promise is broken by that while nobody can know."""
         self.brought_back: dict[str, str] = {}
-        """Those that it brought back while they were being removed, until they are gone again."""
+        """Those that it brought back while they were being removed, until they are gone again, or proved to be."""
         self.returned: set[str] = set()
         """Those that are there again after their end."""
         self.leaving_in: dict[str, list[timedelta | None]] = defaultdict(list)
@@ -332,6 +332,13 @@ class World:
         self.tell(f"  {name} {username}")
         if not username.startswith(f"{resource.spec.database.login_prefix}_"):
             raise Violation("I11", f"{name} of {username} for {resource.name}")
+
+    def made(self, usernames: Iterable[str]) -> None:
+        """Logins were made; a pooler may learn of them later."""
+        for username in usernames:
+            if self.restless and self.draw.random() < self.conditions.shut_out:
+                self.tell(f"  the pooler does not know {username}")
+                self.engine.shut_out.add(username)
 
     def earlier_roles(self, server: str) -> Mapping[str, FakeRole]:
         """The logins of a server as they were a few commits ago."""

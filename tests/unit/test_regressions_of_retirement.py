@@ -214,3 +214,26 @@ def test_a_retirement_that_waits_looks_itself() -> None:
     assert world.stages() == [Stage.PREVIOUS, Stage.CURRENT]
     world.run(for_=HOUR + 15 * MINUTE)
     assert world.stages() == [Stage.RETIRED, Stage.CURRENT]
+
+
+def test_a_login_with_a_new_end_that_a_slower_worker_still_blocks_is_let_in_once_more() -> None:
+    world = World()
+    world.rotate()
+    world.run(for_=DAY - MINUTE)
+    old, slower = world.credential(1), True
+
+    def on_act(name: str, phase: str) -> None:
+        nonlocal slower
+        if slower and (name, phase) == ("block", "before"):
+            slower = False
+            requests.extend(world.resource_id, old.id, HOUR, "test", world.ports)
+            driver.advance(retirement.STORY, old.id, world.ports)
+            assert world.engine.acts[-1][0] == "unblock"
+
+    world.engine.on_act = on_act
+    with unwatched(world):
+        world.run(for_=MINUTE + world.ports.terms.claim)
+    assert not slower
+    world.run(for_=30 * MINUTE)
+    assert world.credential(1).stage is Stage.PREVIOUS
+    assert world.engine.servers["pg-1"].roles[old.username].can_log_in
