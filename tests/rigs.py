@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import sqlite3
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -51,6 +52,8 @@ ROOT = Path(__file__).parents[1]
 ACTOR = "acceptance"
 TOKEN = Sensitive("tok_acceptance")
 PATIENCE = 60.0
+FREE_SECONDS = 0.3
+"""Within this a store on SQLite is free for a moment, unless somebody stands still in the middle of a write."""
 """Seconds for what takes a few on a machine that has nothing else to do."""
 
 QUICK = {
@@ -221,6 +224,28 @@ class Rig:
         """The worker that recorded the latest step of a rotation. It tells of a step right after it is on record."""
         self.wait(f"a worker tells of {rotation_id}", lambda: self._steps_of(rotation_id))
         return self.processes[max(self._steps_of(rotation_id))[1]]
+
+    def freeze(self, worker: Process) -> None:
+        """Let it stand still, but not in the middle of a write: it would lock a store on SQLite for all others as long as that lasts."""
+
+        def stands_still_outside_of_a_write() -> bool:
+            worker.freeze()
+            if eventually(self._may_write, FREE_SECONDS):
+                return True
+            worker.thaw()
+            return False
+
+        self.wait("a worker stands still outside of a write", stands_still_outside_of_a_write)
+
+    def _may_write(self) -> bool:
+        if self._store_url is not None:
+            return True
+        with closing(sqlite3.connect(Path(self.environment[f"{PREFIX}DATA_DIR"]) / "rollover.db", timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     def _steps_of(self, rotation_id: str) -> list[tuple[object, int]]:
         return [

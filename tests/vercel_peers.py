@@ -80,6 +80,12 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         select.select([], [], [], 0.005)
 
 
+def in_tls(context: ssl.SSLContext, connection: socket.socket) -> ssl.SSLSocket:
+    """The connection, in TLS. It waits for the first byte: Python loses a socket that is wrapped when its client is gone already."""
+    connection.recv(1, socket.MSG_PEEK)
+    return context.wrap_socket(connection, server_side=True)
+
+
 class Peer:
     """A server on a free port. `behave` is called with each connection, on a thread; what it raises from a closed socket is ignored."""
 
@@ -140,7 +146,7 @@ class Peer:
     def _converse(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_side=True)
+                connection = in_tls(self._tls, connection)
             with connection:
                 conversation = Conversation(connection, self.closing)
                 self.conversations.append(conversation)

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from rotation.engines.postgresql_removal import OF_ROLE, block, drop, end_of_sessions, hand_over, holds, take_rights
 from rotation.engines.postgresql_roles import make_role, read_roles
-from rotation.errors import Refused
+from rotation.errors import Refused, Unavailable
 from rotation.sensitive import Sensitive
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ NO_MARKER = "rollover:…"
 def rehearse(admin: AdminSessions, resource: Resource, username: str, like: str | None, deadline: Deadline) -> Iterator[str]:
     """As the port says. What `like` owns decides in which databases it is handed over."""
     owner = resource.spec.database.owner_role
+    if admin.left(deadline) <= 0:  # a first login asks the server nothing, so nothing else would find out
+        raise Unavailable(f"{resource.server.name}: no time is left for a rehearsal")
     with admin.session(resource.server, deadline) as session:
         model = read_roles(session, like).get(like) if like else None
         if like and model is None:

@@ -105,7 +105,7 @@ def test_a_worker_that_wakes_up_when_another_has_made_the_login_changes_nothing(
             rotation_id = rig.trigger(resource)
             rig.wait("its login is being made", lambda: waits_for_lock(server))
             sleeper = rig.holder(rotation_id)
-            sleeper.freeze()
+            rig.freeze(sleeper)
             rig.wait("another has taken it over", lambda: rig.rotation(rotation_id).tries > 0)
         assert_wakes_up_without_effect(rig, rotation_id, sleeper)
     assert_kept(rig, witness)
@@ -115,11 +115,14 @@ def assert_wakes_up_without_effect(rig: Rig, rotation_id: str, sleeper: Process 
     """The worker in the middle of the rotation is frozen until everything has settled without it."""
     (resource,) = rig.resources
     sleeper = sleeper or rig.holder(rotation_id)
-    with frozen(sleeper):
+    rig.freeze(sleeper)
+    try:
         rig.wait_for(rotation_id, RotationState.COMPLETED)
         rig.wait_until_settled()
         assert rig.holder(rotation_id) is not sleeper
         before = rig.snapshot(resource)
+    finally:
+        sleeper.thaw()
     rig.wait("it has noticed", lambda: any(lost(line, rotation_id) for line in sleeper.lines()))
     assert rig.snapshot(resource) == before
 

@@ -18,7 +18,7 @@ from rotation.sensitive import Sensitive
 from tests.canary.bad_certificates import BAD, HOST, IN_COMMON_NAME, Authority
 from tests.fakes.sealer import FakeSealer
 from tests.postgresql_tenants import SystemClock
-from tests.vercel_peers import LOGIN, Conversation, Peer, a_resource, a_sink, an_installation, answer, saying, within
+from tests.vercel_peers import LOGIN, Conversation, Peer, a_resource, a_sink, an_installation, answer, in_tls, saying, within
 
 if TYPE_CHECKING:
     import ssl
@@ -130,14 +130,14 @@ def test_a_proxy_of_the_environment_is_not_asked(
 # -- PostgreSQL
 
 
-def in_tls(context: ssl.SSLContext) -> Behaviour:
+def agrees_to_tls(context: ssl.SSLContext) -> Behaviour:
     """A PostgreSQL that agrees to TLS, shows its certificate, and asks whoever comes in for the password."""
 
     def behave(peer: Conversation) -> None:
         if peer.connection.recv(8) != SSL_REQUEST:
             return  # it has gone again
         peer.say(b"S")
-        with context.wrap_socket(peer.connection, server_side=True) as secured, suppress(OSError):
+        with suppress(OSError), in_tls(context, peer.connection) as secured:
             peer.received += secured.recv(4096)
             secured.sendall(CLEAR_TEXT)
             while more := secured.recv(4096):
@@ -202,7 +202,7 @@ CLIENTS = (as_admin, as_customer, as_proof)
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_postgresql_with_a_good_certificate_is_spoken_to(client: Client, engine: PostgresqlEngine, authority: Authority) -> None:
-    with Peer(heard := Heard(in_tls(authority.good()))) as peer, pytest.raises((Refused, Unavailable)):  # it is none, after all
+    with Peer(heard := Heard(agrees_to_tls(authority.good()))) as peer, pytest.raises((Refused, Unavailable)):  # it is none, after all
         client(engine, server_at(peer.port, authority))
     assert b"user\0" in heard.everything
 
@@ -212,7 +212,7 @@ def test_postgresql_with_a_good_certificate_is_spoken_to(client: Client, engine:
 def test_postgresql_with_a_bad_certificate_hears_nothing(
     bad: str, client: Client, engine: PostgresqlEngine, authority: Authority, figure: Figure
 ) -> None:
-    with Peer(heard := Heard(in_tls(authority.bad[bad]))) as peer, pytest.raises((Refused, Unavailable)):
+    with Peer(heard := Heard(agrees_to_tls(authority.bad[bad]))) as peer, pytest.raises((Refused, Unavailable)):
         client(engine, server_at(peer.port, authority))
     assert heard.everything == b""
     figure("bad TLS servers refused", 1)
@@ -248,7 +248,9 @@ def test_nobody_unverified_is_told_a_password_in_plain_text(
     sslmode: str, client: Client, engine: PostgresqlEngine, authority: Authority, figure: Figure
 ) -> None:
     """With these modes anybody may answer, so the proof that needs no trust is the only one: SCRAM."""
-    behave = in_tls(authority.bad["signed by itself"]) if sslmode == "require" else without_tls(b"N" * (sslmode == "prefer"), CLEAR_TEXT)
+    behave = (
+        agrees_to_tls(authority.bad["signed by itself"]) if sslmode == "require" else without_tls(b"N" * (sslmode == "prefer"), CLEAR_TEXT)
+    )
     server = replace(server_at(0, authority), sslmode=sslmode, sslrootcert=None)
     with Peer(heard := Heard(behave)) as peer, pytest.raises((Refused, Unavailable)):
         client(engine, replace(server, port=peer.port))
