@@ -438,6 +438,8 @@ def _value(client: redis.Redis, key: bytes) -> object:
             return client.smembers(key)
         case b"zset":
             return client.zrange(key, 0, -1, withscores=True)
+        case b"none":
+            return None  # it is gone since it was listed
         case kind:
             raise AssertionError(f"{key!r} is a {kind!r}, which nobody looks into")
 
