@@ -29,8 +29,16 @@ if TYPE_CHECKING:
 
 APPLICATION = "witness"
 FATAL = "FATAL:"
-TAKES_NOBODY = ("the database system is ", "terminating connection due to administrator command")
-"""What a server says that takes nobody at the moment: it starts, stops or recovers. With anything else it turns this login away."""
+TAKES_NOBODY = (
+    "the database system is ",
+    "terminating connection due to administrator command",
+    "terminating connection due to immediate shutdown command",
+    "terminating connection due to unexpected postmaster exit",
+    "terminating connection because of crash of another server process",
+    "terminating connection because of unexpected SIGQUIT signal",
+)
+"""What a server says that takes nobody at the moment: it starts, stops, recovers or was killed. With anything else it turns this login
+away. These are PostgreSQL's texts of 15 to 18."""
 
 
 @dataclass(frozen=True, slots=True)

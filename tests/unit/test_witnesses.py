@@ -40,6 +40,8 @@ def test_whatever_a_server_says_to_a_login_that_it_turns_away_is_a_refusal(said:
         "FATAL:  the database system is in recovery mode",
         "FATAL:  the database system is not yet accepting connections\nDETAIL:  Consistent recovery state has not been yet reached.",
         "FATAL:  terminating connection due to administrator command",
+        "FATAL:  terminating connection due to unexpected postmaster exit",
+        "WARNING:  terminating connection because of crash of another server process\nDETAIL:  The postmaster has commanded this.",
     ],
 )
 def test_a_server_that_takes_nobody_has_refused_nobody(said: str) -> None:
