@@ -33,12 +33,12 @@ from rotation.model import Credential, Event, Login, Rotation, SealContext, new_
 from rotation.states import BEFORE_OFFER, Alarm, AttemptState, ResourceState, RotationState, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from rotation.cases import RotationCase
     from rotation.errors import Fault, RolloverError
-    from rotation.model import Attempt, KnownLogin
+    from rotation.model import Attempt, KnownLogin, RenderedSecret
     from rotation.ports import Ports
     from rotation.sensitive import Sensitive
 
@@ -134,14 +134,12 @@ def offer(case: RotationCase, ports: Ports) -> Move | Wait:
 
 def push(case: RotationCase, ports: Ports) -> Move | Wait:
     """Step 5, `offered` to `completed`: push the stored values until an acknowledgement leaves no doubt about what Vercel holds."""
-    held = while_held(case.resource, case.now)
+    revised = case.resource.revision > case.rotation.revision and endings.refused_last(case) and not case.pushes_again
+    held = while_held(case.resource, case.now) or (None if revised else endings.held_by_parking(case))
     if held is not None:
         return held
-    if case.resource.revision > case.rotation.revision and endings.refused_last(case) and not case.pushes_again:
+    if revised:
         return endings.supersede(case, ports, "its values were refused, and the resource has been revised since")
-    held = endings.held_by_parking(case)
-    if held is not None:
-        return held
     if _unsent(case) is None:
         held = _clocks_disagree(case, ports) or _limited(case, ports)
         if held is not None:
@@ -154,10 +152,20 @@ def push(case: RotationCase, ports: Ports) -> Move | Wait:
     if disagreement is not None:  # the attempt has its times by a clock that may be wrong: it must not be sent
         return replace(disagreement, attempt=_not_sent(attempt, case, ports))
     login = Login(case.credential.username, _open(case, case.credential, "password", ports))
+    secrets = ports.sink.render(case.resource, login)
+    try:
+        return _sent(case, attempt, secrets, ports)
+    except (Refused, Unavailable, OutcomeUnknown) as error:
+        # It may have been sent. Left open, it would be taken for one that was not, and the answer to another push be written on it.
+        lost = replace(attempt, state=AttemptState.UNKNOWN, note=str(error), answered_at=driver.store_now(case, ports))
+        return replace(on_error(case, error, ports), attempt=lost)
+
+
+def _sent(case: RotationCase, attempt: Attempt, secrets: Sequence[RenderedSecret], ports: Ports) -> Move | Wait:
     outcome = ports.sink.push(
         case.resource,
         case.installation,
-        ports.sink.render(case.resource, login),
+        secrets,
         lambda: ports.store.may_send(case.claim, attempt),
         driver.call_deadline(case, ports),
     )

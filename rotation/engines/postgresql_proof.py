@@ -57,7 +57,7 @@ class Proof:
 
     def prove_refused(self, resource: Resource, login: Login, control: Login | None, deadline: Deadline) -> None:
         """Returns only when the login is dead; `Refused` when it is alive, `Unavailable` when neither was proved."""
-        present = self._look(resource, login.username, deadline)
+        self._look(resource, login.username, deadline)
         time_left = self._admin.time_left(deadline)
         for place in endpoints(resource):
             door = Door(resource.server, place, resource.spec.database.name)
@@ -65,20 +65,21 @@ class Proof:
             if code is None:
                 raise Refused(f"{door} still lets the login {login.username} in", advice="find out who keeps it alive")
             controlled = control is not None and self._controlled(door, control, time_left)
-            if code not in _proving(present=present, through_pooler=bool(place.name), controlled=controlled):
+            if code not in _proving(through_pooler=bool(place.name), controlled=controlled):
                 raise Unavailable(f"{door} answered {code}, which does not prove that {login.username} is dead")
 
-    def _look(self, resource: Resource, username: str, deadline: Deadline) -> bool:
-        """Whether the role is still there, unable to log in; raises when it is alive."""
+    def _look(self, resource: Resource, username: str, deadline: Deadline) -> None:
+        """Raises when the role is there, as one that was removed is again after a failover, or a session of it is."""
         database = resource.spec.database.name
         with self._admin.session(resource.server, deadline) as session:
             query = session.asking(LEFT_OF, username, database)
             can_log_in, own, nameless = session.rows("look for what is left of a login", query)[0]
         if can_log_in:
             raise Refused(f"{resource.server.name}: the login {username} exists and may log in", advice="find out who keeps it alive")
+        if can_log_in is not None:
+            raise Unavailable(f"{resource.server.name}: the login {username} is still there")
         if own or nameless:
             raise Unavailable(f"{resource.server.name}: {own + nameless} sessions of {username} are left")
-        return can_log_in is not None
 
     def _controlled(self, door: Door, control: Login, time_left: TimeLeft) -> bool:
         try:
@@ -105,14 +106,9 @@ class Proof:
             raise Refused(f"{door} let {login.username} in as somebody else, or elsewhere", advice="look at the pooler's configuration")
 
 
-def _proving(*, present: bool, through_pooler: bool, controlled: bool) -> frozenset[str]:
-    """The codes that prove that a login is dead.
+def _proving(*, through_pooler: bool, controlled: bool) -> frozenset[str]:
+    """The codes that prove that a login is dead, which is absent.
 
-    28000 is what a role gets that may not log in; for one that is absent it would mean that pg_hba.conf has no place for it.
+    From the server itself 28000 would mean that pg_hba.conf has no place for it.
     """
-    codes = {BAD_PASSWORD}
-    if present or (through_pooler and controlled):
-        codes.add(NOT_PERMITTED)
-    if through_pooler and controlled:
-        codes.add(PROTOCOL_VIOLATION)
-    return frozenset(codes)
+    return frozenset({BAD_PASSWORD, NOT_PERMITTED, PROTOCOL_VIOLATION} if through_pooler and controlled else {BAD_PASSWORD})

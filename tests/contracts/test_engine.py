@@ -309,13 +309,14 @@ def test_a_removed_login_is_proved_dead(world: World) -> None:
     world.engine.prove_refused(resource, old, None, world.deadline())
 
 
-def test_a_blocked_login_without_sessions_is_proved_dead(world: World) -> None:
+def test_a_login_that_is_blocked_and_still_there_is_not_proved_dead(world: World) -> None:
     resource = world.new_resource()
     _, _, old = admitted(world, resource, 1)
     _, _, new = admitted(world, resource, 2, like=old.username)
     world.engine.block(resource, old.username, world.deadline())
 
-    world.engine.prove_refused(resource, old, new, world.deadline())
+    with pytest.raises(Unavailable):
+        world.engine.prove_refused(resource, old, new, world.deadline())
 
 
 def test_a_login_that_still_gets_in_is_not_proved_dead(world: World) -> None:

@@ -206,6 +206,8 @@ class FakeEngine:
             role = place.roles.get(login.username)
             if role is not None and role.can_log_in:
                 raise Refused(f"the login {login.username} can still log in")
+            if role is not None:
+                raise Unavailable(f"the login {login.username} is still there")
             if any(session.username == login.username for session in place.sessions):
                 raise Unavailable(f"a session of {login.username} is left")
 

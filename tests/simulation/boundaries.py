@@ -106,6 +106,7 @@ class EnginePort:
         self._machine = machine
         self._real: Any = world.engine
         self._readings: dict[str, tuple[float, float]] = {}
+        """By server, how far its clock is from our monotonic one, and when that was read."""
         self.capabilities = world.engine.capabilities
         self.mint = world.engine.mint
         self.verifier = world.engine.verifier
@@ -171,20 +172,20 @@ class EnginePort:
         now = self._machine.clock.monotonic()
         if deadline.left(now) <= 0:
             raise LostClaim("too late to begin")
-        before, read_at = self._readings.get(server, (0.0, 0.0))
-        if now - read_at >= READING_SECONDS:
-            offset = self._read_clock(server)
-            if offset > before + DRIFT_SECONDS:
+        known = self._readings.get(server)
+        if known is None or now - known[1] >= READING_SECONDS:
+            self._readings.pop(server, None)
+            self._read_clock(server)
+            if known is not None and self._readings[server][0] > known[0] + DRIFT_SECONDS:
                 raise LostClaim("time stood still here")
-            before = offset
-        return deadline.at + before
+        return deadline.at + self._readings[server][0]
 
-    def _read_clock(self, server: str) -> float:
-        """How far the server's clock is from our monotonic one, by its answer. An earlier reading holds where both are possible."""
+    def _read_clock(self, server: str) -> None:
+        """By an answer of the server. An earlier reading that contradicts it is kept for its time, as it is the safe one."""
         now = self._machine.clock.monotonic()
         offset = self._world.time.seconds + self._world.engine.server(server).clock_ahead.total_seconds() - now
-        self._readings[server] = (offset, now)
-        return offset
+        known = self._readings.get(server)
+        self._readings[server] = (offset, now) if known is None else (min(offset, known[0]), known[1])
 
 
 class SinkPort:

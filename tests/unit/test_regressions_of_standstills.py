@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from rotation import driver, lifecycle, requests
+from rotation.errors import Unavailable
 from rotation.states import AttemptState, ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.fakes.clock import FakeClock
 from tests.world import World, with_policy
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rotation.model import PushOutcome
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
@@ -180,3 +187,33 @@ def test_the_end_that_a_leaving_customer_was_told_does_not_come_early_by_a_clock
     world.store.clock = world.clock
     world.run(for_=4 * HOUR)
     assert world.credential(1).stage is Stage.RETIRED
+
+
+def test_an_answer_that_nobody_could_date_is_not_lost_behind_the_answer_to_another_push() -> None:
+    world = World()
+    with_a_clock_of_its_own(world, ahead=timedelta(0))
+    world.sink.answers(answers.UNREACHABLE)
+    rotation_id = world.rotate().rotation_id
+    go_on(world, rotation_id)
+    world.clock.advance(MINUTE)
+    world.store.clock.advance(MINUTE)
+    case = world.store.claim_rotation(rotation_id or "")
+    assert case is not None
+
+    class Suspended:
+        """The machine is suspended during the push, and the store does not tell the time after it."""
+
+        render, pause, resource_exists = world.sink.render, world.sink.pause, world.sink.resource_exists
+
+        def push(self, *arguments: object) -> PushOutcome:
+            world.clock.jump(MINUTE)
+            world.store.now = silent  # type: ignore[method-assign]  # for the rest of the test
+            return world.sink.push(*arguments)  # type: ignore[arg-type]  # those of the port
+
+    def silent() -> datetime:
+        raise Unavailable("the store does not answer")
+
+    world.store.may_send = lambda *_: True  # type: ignore[method-assign]  # the same
+    decision = lifecycle.STEPS[RotationState.OFFERED](case, replace(world.ports, store=world.store, sink=Suspended()))
+    assert decision.attempt is not None
+    assert decision.attempt.state is AttemptState.UNKNOWN
