@@ -146,12 +146,15 @@ class Engine(Protocol):
         """What the login may do less, more or otherwise than `like`. Empty: the same."""
         ...
 
-    def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
-        """Afterwards no new login succeeds; open sessions go on. A login that is absent counts as blocked."""
+    def block(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
+        """Afterwards no new login succeeds; open sessions go on. A login that is absent counts as blocked.
+
+        One of that name that does not carry this credential's marker (unless it was adopted) is left alone: `Refused`.
+        """
         ...
 
-    def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
-        """Undo `block`. Raises `Refused` when the login is absent."""
+    def unblock(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
+        """Undo `block`. Raises `Refused` when the login is absent, or not this credential's."""
         ...
 
     def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:

@@ -56,7 +56,7 @@ def end_grace(case: CredentialCase, ports: Ports) -> Move | Wait:
     used = _waits_for_use(case, ports)
     if used is not None:
         return _let_in(case, used, ports) if credential.tries else used
-    _engine(case, ports).block(case.resource, credential.username, driver.call_deadline(case, ports))
+    _engine(case, ports).block(case.resource, credential, driver.call_deadline(case, ports))
     now = driver.store_now(case, ports)
     blocked = replace(
         credential,
@@ -80,6 +80,9 @@ def retire(case: CredentialCase, ports: Ports) -> Move | Wait:
     engine = _engine(case, ports)
     # The proof needs passwords, the removal does not: a missing key must not keep a login alive.
     engine.withdraw(case.resource, credential, _keep(case), driver.call_deadline(case, ports))
+    held = _just_made(case, ports)
+    if held is not None:
+        return held
     old = _login(case, credential, ports)
     control = None if case.current is None or case.current.found_at is not None else _login(case, case.current, ports)
     engine.prove_refused(case.resource, old, control, driver.call_deadline(case, ports))
@@ -173,6 +176,18 @@ def _mended(case: CredentialCase) -> Wait | None:
     return Wait(until=until) if until is not None and case.now < until else None
 
 
+def _just_made(case: CredentialCase, ports: Ports) -> Wait | None:
+    """The message that makes it may still be on its way to the server: it was current for less long than that may take.
+
+    One that was adopted was not made by us, and whoever makes it again has said so on its row.
+    """
+    credential = case.credential
+    until = (credential.current_at or credential.previous_at or credential.recorded_at) + ports.terms.call_deadline
+    if credential.adopted or case.now >= until:
+        return None
+    return Wait(until=until, setback=True, problem="it was made a moment ago, and must be gone for good")
+
+
 def _waits_for_use(case: CredentialCase, ports: Ports) -> Wait | None:
     """In use means seen within the quiet time; sessions that cannot be read count as use, and so does a time in which nobody looked."""
     credential = case.credential
@@ -211,7 +226,7 @@ def _let_in(case: CredentialCase, used: Wait, ports: Ports) -> Move:
     """
     credential, engine, deadline = case.credential, _engine(case, ports), driver.call_deadline(case, ports)
     if engine.find_logins(case.resource.server, (credential.username,), deadline):
-        engine.unblock(case.resource, credential.username, deadline)
+        engine.unblock(case.resource, credential, deadline)
     waiting = replace(credential, due_at=used.until, tries=0, problem=used.problem, alarm=used.alarm)
     return Move(credentials=(waiting,), event=Event("credential_unblocked", ACTOR, used.problem, _detail(waiting)))
 
@@ -228,7 +243,7 @@ def _is_over(case: CredentialCase) -> bool:
 def _unblock(case: CredentialCase, until: datetime, ports: Ports) -> Move | Wait:
     """A person gave it a new end: the database lets it in again, and once more when no slower worker can still block it."""
     credential = case.credential
-    _engine(case, ports).unblock(case.resource, credential.username, driver.call_deadline(case, ports))
+    _engine(case, ports).unblock(case.resource, credential, driver.call_deadline(case, ports))
     if case.now < until:
         return Wait(until=until)
     unblocked = replace(credential, unblock_until=None, due_at=credential.grace_ends_at, tries=0, problem="", alarm=None)

@@ -114,15 +114,15 @@ class GuardedEngine:
         with self._asking(resource.server, deadline):
             return self._engine.parity(resource, username, like, deadline)
 
-    def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
+    def block(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
         """As in the port."""
         with self._asking(resource.server, deadline):
-            self._engine.block(resource, username, deadline)
+            self._engine.block(resource, credential, deadline)
 
-    def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
+    def unblock(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
         """As in the port."""
         with self._asking(resource.server, deadline):
-            self._engine.unblock(resource, username, deadline)
+            self._engine.unblock(resource, credential, deadline)
 
     def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:
         """As in the port."""

@@ -28,7 +28,7 @@ from rotation.engines.postgresql_logins import Logins
 from rotation.engines.postgresql_preflight import preflight
 from rotation.engines.postgresql_proof import Proof
 from rotation.engines.postgresql_rehearsal import rehearse
-from rotation.engines.postgresql_removal import block, end_nameless_sessions, find_login, remove_login
+from rotation.engines.postgresql_removal import block, end_nameless_sessions, find_login, is_still, remove_login, unblock
 from rotation.engines.postgresql_roles import make_role, mend_role, read_roles, roles_of
 from rotation.errors import Fault, NameClash, Refused, Unavailable
 from rotation.model import APPLICATION_NAME, Capabilities, KnownLogin, Minted, Session
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rotation.cases import Deadline
-    from rotation.engines.postgresql_admin import Row
+    from rotation.engines.postgresql_admin import AdminSession, Row
     from rotation.engines.postgresql_roles import Role
     from rotation.model import Credential, Login, RenderedSecret, Resource, Server
     from rotation.ports import Clock, Entropy, Sealer
@@ -123,7 +123,7 @@ class PostgresqlEngine:
 
         One message makes a login without anything of its own and looks at it: most have nothing, and the others are mended.
         """
-        self._admin.expect_time(resource.server, deadline, "create a login")
+        self._admin.clocks.expect_time(resource.server, deadline, "create a login")
         comparison = Comparison(credential.username, like, resource.spec.database.owner_role)
         making = make_role(comparison.name, comparison.owner, verifier, self._sealer.mark(credential.id))
         with self._admin.session(resource.server, deadline) as session:
@@ -154,25 +154,27 @@ class PostgresqlEngine:
         with self._admin.session(resource.server, deadline) as session:
             return comparison.faults(comparison.read(session))
 
-    def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
+    def block(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
         """NOLOGIN."""
-        self._admin.expect_time(resource.server, deadline, "block a login")
+        self._admin.clocks.expect_time(resource.server, deadline, "block a login")
         with self._admin.session(resource.server, deadline) as session, suppress(NameUnknown):
-            session.act("block a login", [block(username)])
+            role = self._own(session, resource, credential)
+            if role is not None and role.can_log_in:
+                session.act("block a login", [block(role.name), is_still(role)])
 
-    def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
+    def unblock(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
         """LOGIN again."""
-        self._admin.expect_time(resource.server, deadline, "unblock a login")
+        self._admin.clocks.expect_time(resource.server, deadline, "unblock a login")
         with self._admin.session(resource.server, deadline) as session:
-            role = read_roles(session, username).get(username)
+            role = self._own(session, resource, credential)
             if role is None:
-                raise Refused(f"{resource.server.name}: there is no login {username} to unblock", advice="rotate instead")
+                raise Refused(f"{resource.server.name}: there is no login {credential.username} to unblock", advice="rotate instead")
             if not role.can_log_in:
-                session.act("unblock a login", [sql.SQL("ALTER ROLE {role} LOGIN").format(role=sql.Identifier(username))])
+                session.act("unblock a login", [unblock(role.name), is_still(role)])
 
     def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:
         """End the sessions, hand over what it owns, remove it."""
-        self._admin.expect_time(resource.server, deadline, "remove a login")
+        self._admin.clocks.expect_time(resource.server, deadline, "remove a login")
         name = credential.username
         if name in keep:
             raise Refused(f"{resource.server.name}: {name} is to be kept and removed at once: nothing was done")
@@ -224,6 +226,13 @@ class PostgresqlEngine:
         with self._admin.session(server, deadline) as session:
             read_at: datetime = session.rows("read the clock", CLOCK)[0][0]
         return read_at.astimezone(UTC)
+
+    def _own(self, session: AdminSession, resource: Resource, credential: Credential) -> Role | None:
+        """The credential's role; None when there is none of its name. Raises `NameClash` for another's."""
+        role = read_roles(session, credential.username).get(credential.username)
+        if role is not None and not credential.adopted:
+            self._expect_ours(resource, role, credential)
+        return role
 
     def _expect_ours(self, resource: Resource, role: Role | None, credential: Credential) -> None:
         if role is None or role.comment is None or self._sealer.recognise(role.comment) != credential.id:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -19,7 +18,8 @@ from psycopg import sql
 from rotation.engines.postgresql_errors import sort_error
 from rotation.engines.postgresql_logins import Door, LoginRefused
 from rotation.engines.postgresql_pool import ServerPool
-from rotation.errors import AdminRefused, LostClaim
+from rotation.engines.server_clocks import ServerClocks
+from rotation.errors import AdminRefused
 from rotation.model import Endpoint, Login
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from rotation.model import Server
     from rotation.ports import Clock
     from rotation.sensitive import Sensitive
-
-READING_SECONDS = 30.0
-"""How long a reading of the server's clock is believed."""
 
 SERVER_IDLE = "300s"
 """The server ends a session of ours that a dead worker left behind."""
@@ -88,25 +85,6 @@ class PreparedQuery:
         )
 
 
-DRIFT = timedelta(seconds=1)
-"""More than two clocks drift apart between two readings: then one of them stood still, as a suspended machine's does, or was set."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockReading:
-    """Between which two instants, by a server's clock, our monotonic clock was zero."""
-
-    earliest: datetime
-    latest: datetime
-    read_at: float
-
-    def renewed(self, other: ClockReading) -> ClockReading:
-        """The narrower of both, as of this one's time; this one when they contradict each other: the earlier reading is the safe one."""
-        if other.earliest > self.latest:
-            return self
-        return ClockReading(max(self.earliest, other.earliest), min(self.latest, other.latest), self.read_at)
-
-
 class AdminSessions:
     """Sessions of the admin logins on all servers. Connections are opened when first used, in the process that uses them."""
 
@@ -115,7 +93,8 @@ class AdminSessions:
         self._logins = logins
         self._clock = clock
         self._pools: dict[tuple[int, Server], ServerPool] = {}
-        self._readings: dict[Server, ClockReading] = {}
+        self.clocks = ServerClocks(clock)
+        """What is known of the servers' own clocks."""
 
     def username(self, server: Server) -> str:
         """Who the admin is."""
@@ -150,31 +129,10 @@ class AdminSessions:
 
         return ServerPool(server.name, server.connections, open_connection)
 
-    def expect_time(self, server: Server, deadline: Deadline, what: str) -> None:
-        """Raises `LostClaim` when there is no time left to begin an act."""
-        if self.left(deadline) <= 0:
-            raise LostClaim(f"{server.name}: too late to {what}; nothing was changed")
-
     def close(self) -> None:
         """Close the connections that this process does not use just now. It may go on using others."""
         for key in [key for key in self._pools if key[0] == os.getpid()]:
             self._pools.pop(key).close()
-
-    def note_time(self, server: Server, at: datetime, asked_at: float) -> None:
-        """The server's clock showed `at` between `asked_at` and now, by our monotonic clock."""
-        read_at = self._clock.monotonic()
-        reading = ClockReading(at - timedelta(seconds=read_at), at - timedelta(seconds=asked_at), read_at)
-        known = self._readings.get(server)
-        self._readings[server] = reading if known is None else known.renewed(reading)
-
-    def reading(self, server: Server) -> ClockReading | None:
-        """What is known of the server's clock; None when it was not read lately."""
-        known = self._readings.get(server)
-        return known if known and 0 <= self.now() - known.read_at < READING_SECONDS else None
-
-    def forget_time(self, server: Server) -> ClockReading | None:
-        """Read the clock anew with the next answer. Gives what was known."""
-        return self._readings.pop(server, None)
 
     def now(self) -> float:
         """Our monotonic clock."""
@@ -226,7 +184,7 @@ class AdminSession:
         except psycopg.Error as error:
             raise sort_error(error, what, self._server.name, sent=False) from None
         if first is not None:
-            self._sessions.note_time(self._server, first[0], asked_at)
+            self._sessions.clocks.note(self._server, first[0], asked_at)
         return answers
 
     def asking(self, query: PreparedQuery, *values: str) -> sql.Composed:
@@ -249,7 +207,7 @@ class AdminSession:
         Gives the rows of the last statement, if it has any. Raises `LostClaim` when it is too late, `OutcomeUnknown` when the
         connection was lost with the answer still to come.
         """
-        limit = self._limit(what)
+        limit = self._sessions.clocks.limit(self._server, self._deadline, what, lambda: self.rows("read the clock", sql.SQL("SELECT 1")))
         in_time = sql.SQL("SELECT 1 / (clock_timestamp() < {limit})::int").format(limit=sql.Literal(limit))
         script = sql.SQL("{in_time}, {limits}; {statements}; {in_time}").format(
             in_time=in_time, limits=self._limits(lock_seconds), statements=sql.SQL("; ").join(statements)
@@ -260,18 +218,6 @@ class AdminSession:
             return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             raise sort_error(error, what, self._server.name, sent=True) from None
-
-    def _limit(self, what: str) -> datetime:
-        """The deadline by the server's clock, or a little earlier, from a reading that was taken before this act if there is one."""
-        self._sessions.expect_time(self._server, self._deadline, what)
-        reading = self._sessions.reading(self._server)
-        if reading is None:
-            before = self._sessions.forget_time(self._server)
-            self.rows("read the clock", sql.SQL("SELECT 1"))
-            reading = self._sessions.reading(self._server)
-            if reading is None or (before and reading.earliest > before.latest + DRIFT):
-                raise LostClaim(f"{self._server.name}: time stood still here, so that it may be too late to {what}; nothing was changed")
-        return reading.earliest + timedelta(seconds=self._deadline.at)
 
     def _limits(self, lock_seconds: float | None) -> sql.SQL:
         """What bounds the rest of the transaction on the server's side; what is left of the deadline bounds it all."""

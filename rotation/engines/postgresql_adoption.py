@@ -61,7 +61,7 @@ def adopt(admin: AdminSessions, resource: Resource, username: str, deadline: Dea
 
     Raises `Refused` with all that stands in the way, each with its SQL; `Unavailable` when a table is locked: it may be called again.
     """
-    admin.expect_time(resource.server, deadline, "adopt a login")
+    admin.clocks.expect_time(resource.server, deadline, "adopt a login")
     parts = _plan(admin, resource, username, deadline)
     if not dry_run:
         for part in parts:

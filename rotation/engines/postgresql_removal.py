@@ -44,6 +44,8 @@ SESSIONS_OF = PreparedQuery(
     1,
     "SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = $1)",
 )
+IS_STILL = sql.SQL("SELECT 1 / (oid = {oid})::int FROM pg_roles WHERE rolname = {role}")
+"""Division by zero is what undoes an act."""
 HOLDS = sql.SQL("SELECT pg_has_role({role}, 'USAGE')")
 
 
@@ -75,7 +77,7 @@ def remove_login(admin: AdminSessions, resource: Resource, found: Found, deadlin
     if not found.is_bare:
         _strip(admin, resource, role, whose, deadline)
     with admin.session(resource.server, deadline) as session:
-        session.act("remove a login", [drop(role.name)])
+        session.act("remove a login", [is_still(role), drop(role.name)])
         # One that had passed the door before it was shut shows up only now.
         _end_sessions(session, whose)
 
@@ -84,7 +86,7 @@ def _strip(admin: AdminSessions, resource: Resource, role: Role, whose: sql.Comp
     """Afterwards the role has no session and nothing depends on it."""
     with admin.session(resource.server, deadline) as session:
         if role.can_log_in:
-            session.act("block a login", [block(role.name)])
+            session.act("block a login", [block(role.name), is_still(role)])
         _end_sessions(session, whose)
         # Looked at again: the sessions that have ended may have left something.
         held = [one for found in read_roles(session, role.name).values() for one in found.held]
@@ -122,6 +124,16 @@ def reassign(name: str, owner: str) -> sql.Composed:
 def block(name: str) -> sql.Composed:
     """No new session of the role; open ones go on."""
     return sql.SQL("ALTER ROLE {role} NOLOGIN").format(role=sql.Identifier(name))
+
+
+def unblock(name: str) -> sql.Composed:
+    """New sessions of the role are let in again."""
+    return sql.SQL("ALTER ROLE {role} LOGIN").format(role=sql.Identifier(name))
+
+
+def is_still(role: Role) -> sql.Composed:
+    """In one transaction with a change of the role: undoes it where another has got the name since it was read."""
+    return IS_STILL.format(oid=sql.Literal(role.oid), role=sql.Literal(role.name))
 
 
 def drop(name: str) -> sql.Composed:

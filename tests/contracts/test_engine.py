@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotation.errors import LostClaim, Refused, Unavailable
+from rotation.errors import LostClaim, NameClash, Refused, Unavailable
 from rotation.model import APPLICATION_NAME, Credential, Login, Minted, RenderedSecret, Resource
 from rotation.sensitive import Sensitive
 from tests.engine_worlds import FakeWorld, RealWorld
@@ -100,7 +100,7 @@ def test_admitting_again_heals_a_login_that_was_lost_or_blocked(world: World) ->
     resource = world.new_resource()
     credential, minted, login = admitted(world, resource, 1)
 
-    world.engine.block(resource, login.username, world.deadline())
+    world.engine.block(resource, credential, world.deadline())
     world.engine.admit(resource, credential, minted.verifier, None, world.deadline())
     assert world.logs_in(resource, login)
 
@@ -211,22 +211,52 @@ def test_a_url_that_names_another_place_or_login_fails_the_check(world: World) -
 
 def test_blocking_shuts_the_door_and_unblocking_opens_it(world: World) -> None:
     resource = world.new_resource()
-    _, _, login = admitted(world, resource, 1)
+    credential, _, login = admitted(world, resource, 1)
 
     for _ in range(2):
-        world.engine.block(resource, login.username, world.deadline())
+        world.engine.block(resource, credential, world.deadline())
         assert not world.logs_in(resource, login)
     for _ in range(2):
-        world.engine.unblock(resource, login.username, world.deadline())
+        world.engine.unblock(resource, credential, world.deadline())
         assert world.logs_in(resource, login)
 
 
 def test_a_login_that_is_absent_counts_as_blocked_but_cannot_be_unblocked(world: World) -> None:
     resource = world.new_resource()
+    nobody = credential_of(resource, world.engine.mint(resource, 1, world.entropy), 1)
 
-    world.engine.block(resource, "nobody", world.deadline())
+    world.engine.block(resource, nobody, world.deadline())
     with pytest.raises(Refused):
-        world.engine.unblock(resource, "nobody", world.deadline())
+        world.engine.unblock(resource, nobody, world.deadline())
+
+
+def test_a_login_of_somebody_else_is_neither_blocked_nor_unblocked(world: World) -> None:
+    resource = world.new_resource()
+    credential, _, login = admitted(world, resource, 1)
+    world.engine.withdraw(resource, credential, (), world.deadline())
+    world.add_login(resource, login)
+
+    for act in (world.engine.block, world.engine.unblock):
+        with pytest.raises(NameClash):
+            act(resource, credential, world.deadline())
+    assert world.logs_in(resource, login)
+
+    _, _, marked = admitted(world, resource, 2)
+    another = credential_of(resource, marked, 2, credential_id="another credential")
+    with pytest.raises(NameClash):
+        world.engine.block(resource, another, world.deadline())
+    assert world.logs_in(resource, marked)
+
+
+def test_an_adopted_login_is_blocked_and_unblocked_without_a_mark(world: World) -> None:
+    resource = world.new_resource()
+    world.add_login(resource, FOREIGN)
+    adopted = credential_of(resource, FOREIGN, 1, adopted=True)
+
+    world.engine.block(resource, adopted, world.deadline())
+    assert not world.logs_in(resource, FOREIGN)
+    world.engine.unblock(resource, adopted, world.deadline())
+    assert world.logs_in(resource, FOREIGN)
 
 
 def test_open_sessions_go_on_while_blocked_and_end_with_the_login(world: World) -> None:
@@ -234,7 +264,7 @@ def test_open_sessions_go_on_while_blocked_and_end_with_the_login(world: World) 
     credential, _, login = admitted(world, resource, 1)
 
     with world.session(resource, login):
-        world.engine.block(resource, login.username, world.deadline())
+        world.engine.block(resource, credential, world.deadline())
         assert login.username in {one.username for one in world.engine.usage(resource.server, world.deadline())}
         world.engine.withdraw(resource, credential, (), world.deadline())
         assert login.username not in {one.username for one in world.engine.usage(resource.server, world.deadline())}
@@ -311,9 +341,9 @@ def test_a_removed_login_is_proved_dead(world: World) -> None:
 
 def test_a_login_that_is_blocked_and_still_there_is_not_proved_dead(world: World) -> None:
     resource = world.new_resource()
-    _, _, old = admitted(world, resource, 1)
+    credential, _, old = admitted(world, resource, 1)
     _, _, new = admitted(world, resource, 2, like=old.username)
-    world.engine.block(resource, old.username, world.deadline())
+    world.engine.block(resource, credential, world.deadline())
 
     with pytest.raises(Unavailable):
         world.engine.prove_refused(resource, old, new, world.deadline())
@@ -333,11 +363,11 @@ def test_a_login_that_still_gets_in_is_not_proved_dead(world: World) -> None:
 
 def test_nothing_is_proved_while_a_session_is_left(world: World) -> None:
     resource = world.new_resource()
-    _, _, old = admitted(world, resource, 1)
+    credential, _, old = admitted(world, resource, 1)
     _, _, new = admitted(world, resource, 2, like=old.username)
 
     with world.session(resource, old):
-        world.engine.block(resource, old.username, world.deadline())
+        world.engine.block(resource, credential, world.deadline())
         with pytest.raises(Unavailable):
             world.engine.prove_refused(resource, old, new, world.deadline())
 
@@ -368,7 +398,7 @@ def test_marked_logins_are_listed_and_others_are_not(world: World) -> None:
     resource = world.new_resource()
     world.add_login(resource, FOREIGN)
     credential, _, login = admitted(world, resource, 1)
-    world.engine.block(resource, login.username, world.deadline())
+    world.engine.block(resource, credential, world.deadline())
 
     listed = {one.username: one for one in world.engine.list_logins(resource.server, world.deadline())}
 
@@ -400,7 +430,7 @@ def test_an_adopted_login_is_made_again_and_let_in_with_a_verifier_of_its_passwo
     adopted = credential_of(resource, FOREIGN, 1, adopted=True)
     verifier = world.engine.verifier(FOREIGN.password, world.entropy)
 
-    world.engine.block(resource, FOREIGN.username, world.deadline())
+    world.engine.block(resource, adopted, world.deadline())
     world.engine.admit(resource, adopted, verifier, None, world.deadline())
     assert world.logs_in(resource, FOREIGN)
 
@@ -413,9 +443,9 @@ def test_an_adopted_login_is_made_again_and_let_in_with_a_verifier_of_its_passwo
 
 def test_an_adopted_login_is_let_in_again_whatever_mark_it_carries(world: World) -> None:
     resource = world.new_resource()
-    _, minted, login = admitted(world, resource, 1)
+    credential, minted, login = admitted(world, resource, 1)
     adopted = credential_of(resource, login, 1, adopted=True, credential_id="a later credential")
-    world.engine.block(resource, login.username, world.deadline())
+    world.engine.block(resource, credential, world.deadline())
 
     with pytest.raises(Refused):
         world.engine.admit(resource, replace(adopted, adopted=False), minted.verifier, None, world.deadline())
@@ -434,7 +464,7 @@ def test_a_late_act_changes_nothing(world: World) -> None:
     with pytest.raises(LostClaim):
         world.engine.admit(resource, new, minted.verifier, None, world.late())
     with pytest.raises(LostClaim):
-        world.engine.block(resource, login.username, world.late())
+        world.engine.block(resource, credential, world.late())
     with pytest.raises(LostClaim):
         world.engine.withdraw(resource, credential, (), world.late())
 

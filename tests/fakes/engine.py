@@ -150,11 +150,8 @@ class FakeEngine:
     def admit(
         self, resource: Resource, credential: Credential, verifier: Sensitive, like: str | None, deadline: Deadline
     ) -> tuple[Fault, ...]:
-        marker = self._sealer.mark(credential.id)
         with self._act("admit", resource.server, credential.username, deadline) as place:
-            known = place.roles.get(credential.username)
-            if known is not None and known.marker != marker and not credential.adopted:
-                raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
+            known = self._own(place, credential)
             model = place.roles.get(like) if like else None
             if like and model is None:
                 raise Unavailable(f"the login {like}, which the new one is to be like, does not exist")
@@ -162,7 +159,7 @@ class FakeEngine:
                 credential.username,
                 verifier.reveal(),
                 owner=resource.spec.database.owner_role,
-                marker=known.marker if known else marker,
+                marker=known.marker if known else self._sealer.mark(credential.id),
                 settings=model.settings if model else known.settings if known else (),
             )
             return _differences(place, credential.username, like) if like else ()
@@ -179,23 +176,22 @@ class FakeEngine:
         with self._look("parity", resource.server, deadline) as place:
             return _differences(place, username, like)
 
-    def block(self, resource: Resource, username: str, deadline: Deadline) -> None:
-        with self._act("block", resource.server, username, deadline) as place:
-            if role := place.roles.get(username):
-                place.roles[username] = replace(role, can_log_in=False)
+    def block(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
+        with self._act("block", resource.server, credential.username, deadline) as place:
+            role = self._own(place, credential)
+            if role is not None:
+                place.roles[role.username] = replace(role, can_log_in=False)
 
-    def unblock(self, resource: Resource, username: str, deadline: Deadline) -> None:
-        with self._act("unblock", resource.server, username, deadline) as place:
-            role = place.roles.get(username)
+    def unblock(self, resource: Resource, credential: Credential, deadline: Deadline) -> None:
+        with self._act("unblock", resource.server, credential.username, deadline) as place:
+            role = self._own(place, credential)
             if role is None:
-                raise Refused(f"there is no login {username} to unblock")
-            place.roles[username] = replace(role, can_log_in=True)
+                raise Refused(f"there is no login {credential.username} to unblock")
+            place.roles[role.username] = replace(role, can_log_in=True)
 
     def withdraw(self, resource: Resource, credential: Credential, keep: Sequence[str], deadline: Deadline) -> None:
         with self._act("withdraw", resource.server, credential.username, deadline) as place:
-            role = place.roles.get(credential.username)
-            if role is not None and not credential.adopted and role.marker != self._sealer.mark(credential.id):
-                raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
+            self._own(place, credential)
             place.roles.pop(credential.username, None)
             place.sessions = [session for session in place.sessions if session.username != credential.username]
 
@@ -260,6 +256,12 @@ class FakeEngine:
         if not place.reachable:
             raise Unreachable(f"{server.name} cannot be reached")
         return place
+
+    def _own(self, place: FakeServer, credential: Credential) -> FakeRole | None:
+        role = place.roles.get(credential.username)
+        if role is not None and not credential.adopted and role.marker != self._sealer.mark(credential.id):
+            raise NameClash(f"a login {credential.username} exists and is not ours", advice="find out whose it is")
+        return role
 
     def _ours(self, place: FakeServer) -> Iterator[KnownLogin]:
         known = map(self._known, place.roles.values())

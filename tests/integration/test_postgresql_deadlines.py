@@ -80,7 +80,7 @@ def test_every_call_ends_in_time_when_the_server_is_frozen(
         lambda: engine.admit(resource, credential, minted.verifier, None, within(0.3)),
         lambda: engine.check(resource, login, (), within(0.3)),
         lambda: engine.parity(resource, login.username, login.username, within(0.3)),
-        lambda: engine.block(resource, login.username, within(0.3)),
+        lambda: engine.block(resource, credential, within(0.3)),
         lambda: engine.withdraw(resource, credential, (), within(0.3)),
         lambda: engine.prove_refused(resource, login, login, within(0.3)),
         lambda: engine.usage(resource.server, within(0.3)),
@@ -154,7 +154,7 @@ def test_a_worker_that_does_not_know_how_late_it_is_is_told_so_by_the_server(pri
     with pytest.raises(LostClaim):
         engine.admit(resource, credential, minted.verifier, None, deadline)
     with pytest.raises(LostClaim):
-        engine.block(resource, kept.username, deadline)
+        engine.block(resource, kept, deadline)
     with pytest.raises(LostClaim):
         engine.withdraw(resource, kept, (), deadline)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rotation import driver, endings, generations, lifecycle, policy, requests, retirement
 from rotation.cases import AttemptTerms, Deadline, Move
+from rotation.engines.server_clocks import ServerClocks
 from rotation.errors import Refused
 from rotation.model import Event, Login, PushVerdict
 from rotation.states import RotationState, Stage
@@ -282,7 +283,7 @@ DEPARTURE = generations.departure
 
 def _unblocks_once(case: CredentialCase, until: Any, ports: Ports) -> object:
     credential = case.credential
-    retirement._engine(case, ports).unblock(case.resource, credential.username, driver.call_deadline(case, ports))
+    retirement._engine(case, ports).unblock(case.resource, credential, driver.call_deadline(case, ports))
     unblocked = replace(credential, unblock_until=None, due_at=credential.grace_ends_at, tries=0, problem="")
     return Move(credentials=(unblocked,), event=Event("credential_unblocked", retirement.ACTOR))
 
@@ -396,6 +397,18 @@ def mutants() -> Mapping[str, Mutant]:
             "nobody removes a login while somebody may be making it again",
             (Replacement(retirement, "_mended", lambda _: None),),
             argued="few worlds retire a login within the seconds for which its healing is late; tests/unit/test_healer.py drives it",
+        ),
+        Mutant(
+            "retires-the-just-made",
+            "no login is called retired while a message that makes it may be on its way",
+            (Replacement(retirement, "_just_made", lambda *_: None),),
+            argued="one world of 100,000 retires a login that young; tests/unit/test_regressions_of_retirement.py drives it",
+        ),
+        Mutant(
+            "wakes-unaware",
+            "a machine that slept knows it at its first reading of a server's clock",
+            (Replacement(ServerClocks, "_slept", lambda _: timedelta(0)),),
+            argued="one world of 100,000 sleeps before its first reading; tests/unit/test_server_clocks.py drives it",
         ),
         Mutant("fails-the-superseding", "what went past another must complete", (Replacement(endings, "superseding", lambda _: False),)),
         Mutant(

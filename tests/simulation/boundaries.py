@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rotation.cases import CredentialCase, Deadline, RotationCase
-from rotation.engines.postgresql_admin import DRIFT, READING_SECONDS
-from rotation.errors import LostClaim, OutcomeUnknown, Refused, Unavailable
+from rotation.engines.server_clocks import ServerClocks
+from rotation.errors import OutcomeUnknown, Refused, Unavailable
 from rotation.model import PushOutcome, PushVerdict
+from tests.simulation.clocks import START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +55,6 @@ ACTS = ("admit", "block", "unblock", "withdraw")
 LOOKS = ("check", "parity", "prove_refused")
 LOOKS_AT_SERVERS = ("usage", "list_logins", "find_logins")
 LAST_BOUNDARY = "between the last check and the first byte"
-DRIFT_SECONDS = DRIFT.total_seconds()
 
 
 class StorePort:
@@ -105,8 +105,7 @@ class EnginePort:
         self._world = world
         self._machine = machine
         self._real: Any = world.engine
-        self._readings: dict[str, tuple[float, float]] = {}
-        """By server, how far its clock is from our monotonic one, and when that was read."""
+        self._clocks = ServerClocks(machine.clock)
         self.capabilities = world.engine.capabilities
         self.mint = world.engine.mint
         self.verifier = world.engine.verifier
@@ -125,7 +124,7 @@ class EnginePort:
             world.boundary(machine, before)
             if world.goes_wrong(before):
                 raise Unavailable(before)
-            self._read_clock(subject.name if of_server else subject.server.name)  # type: ignore[union-attr]  # one or the other
+            self._read_clock(subject if of_server else subject.server)  # type: ignore[union-attr,arg-type]  # one or the other
             *inputs, deadline = args
             result = real(subject, *inputs, Deadline(deadline.at + machine.clock.missed))
             if name == "prove_refused":
@@ -141,18 +140,18 @@ class EnginePort:
 
         def call(resource: Resource, *args: Any) -> object:  # noqa: ANN401  # those of the port
             *inputs, deadline = args
-            server = resource.server.name
-            limit = self._limit(server, deadline)
+            server = world.engine.server(resource.server.name)
+            limit = self._clocks.limit(resource.server, deadline, name, lambda: self._read_clock(resource.server))
             world.boundary(machine, before)
             if world.goes_wrong(before):
                 raise world.draw.choice((Refused(before), Unavailable(before)))
 
             def effect() -> object:
                 # By the server's clock, which may have been set since it was read.
-                in_true_time = limit - world.engine.server(server).clock_ahead.total_seconds()
-                before = set(world.engine.server(server).roles)
+                in_true_time = (limit - server.clock_ahead - START).total_seconds()
+                before = set(server.roles)
                 result = real(resource, *inputs, Deadline(in_true_time))
-                world.made(world.engine.server(server).roles.keys() - before)
+                world.made(server.roles.keys() - before)
                 world.acted(name, resource, inputs)
                 return result
 
@@ -167,25 +166,10 @@ class EnginePort:
 
         return call
 
-    def _limit(self, server: str, deadline: Deadline) -> float:
-        """The deadline by the server's clock, as the adapter works it out from what it knows of that."""
-        now = self._machine.clock.monotonic()
-        if deadline.left(now) <= 0:
-            raise LostClaim("too late to begin")
-        known = self._readings.get(server)
-        if known is None or now - known[1] >= READING_SECONDS:
-            self._readings.pop(server, None)
-            self._read_clock(server)
-            if known is not None and self._readings[server][0] > known[0] + DRIFT_SECONDS:
-                raise LostClaim("time stood still here")
-        return deadline.at + self._readings[server][0]
-
-    def _read_clock(self, server: str) -> None:
-        """By an answer of the server. An earlier reading that contradicts it is kept for its time, as it is the safe one."""
-        now = self._machine.clock.monotonic()
-        offset = self._world.time.seconds + self._world.engine.server(server).clock_ahead.total_seconds() - now
-        known = self._readings.get(server)
-        self._readings[server] = (offset, now) if known is None else (min(offset, known[0]), known[1])
+    def _read_clock(self, server: Server) -> None:
+        """By an answer of the server."""
+        at = self._world.time.now() + self._world.engine.server(server.name).clock_ahead
+        self._clocks.note(server, at, self._machine.clock.monotonic())
 
 
 class SinkPort:

@@ -423,6 +423,9 @@ def test_an_emergency_in_the_middle_of_a_push_delays_nothing() -> None:
     world.run(for_=timedelta(seconds=15))
     assert [one.reception for one in emergencies] == [requests.Reception.FOLLOWS]
     assert world.states() == [RotationState.COMPLETED, RotationState.COMPLETED]
+    assert world.stages() == [Stage.RETIRED, Stage.BLOCKED, Stage.CURRENT]
+    assert world.credential(2).username not in world.engine.server("pg-1").roles  # that it stays away is proved a little later
+    world.run(for_=timedelta(seconds=15))
     assert world.stages() == [Stage.RETIRED, Stage.RETIRED, Stage.CURRENT]
 
 

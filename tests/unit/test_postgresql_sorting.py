@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import psycopg
 import pytest
 from psycopg import errors
 
-from rotation.engines.postgresql_admin import ClockReading
 from rotation.engines.postgresql_errors import NameTaken, NameUnknown, sort_error
 from rotation.engines.postgresql_roles import Setting, list_elements, set_for_role
 from rotation.errors import LostClaim, OutcomeUnknown, Refused, RolloverError, Unavailable, Unreachable
-
-START = datetime(2026, 11, 2, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +55,3 @@ def test_a_setting_is_stated_as_it_was() -> None:
     statement = set_for_role('odd"name', Setting("my db", "search_path", '"$user", public'))
     assert statement.as_string() == """ALTER ROLE "odd""name" IN DATABASE "my db" SET "search_path" = '$user', 'public'"""
     assert set_for_role("a", Setting("", "my.thing", "x, y")).as_string() == """ALTER ROLE "a" SET "my"."thing" = 'x, y'"""
-
-
-def reading(earliest: float, latest: float) -> ClockReading:
-    return ClockReading(START + timedelta(seconds=earliest), START + timedelta(seconds=latest), 0.0)
-
-
-def test_two_readings_of_a_clock_narrow_each_other() -> None:
-    assert reading(0, 3).renewed(reading(1, 2)) == reading(1, 2)
-    assert reading(0, 3).renewed(reading(-1, 5)) == reading(0, 3)
-
-
-def test_of_two_readings_that_contradict_each_other_the_earlier_is_believed() -> None:
-    assert reading(0, 1).renewed(reading(5, 6)) == reading(0, 1)

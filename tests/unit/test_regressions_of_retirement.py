@@ -10,7 +10,7 @@ import pytest
 
 from rotation import driver, health, lifecycle, requests, retirement
 from rotation.errors import Conflict
-from rotation.states import ResourceState, Stage, Trigger
+from rotation.states import Alarm, ResourceState, Stage, Trigger
 from tests.fakes.clock import FakeClock
 from tests.world import Killed, World, with_policy
 
@@ -237,3 +237,37 @@ def test_a_login_with_a_new_end_that_a_slower_worker_still_blocks_is_let_in_once
     world.run(for_=30 * MINUTE)
     assert world.credential(1).stage is Stage.PREVIOUS
     assert world.engine.servers["pg-1"].roles[old.username].can_log_in
+
+
+def test_a_login_that_a_slow_server_makes_after_its_removal_is_gone_when_it_is_called_retired() -> None:
+    world = World()
+    world.rotate()
+    world.run(for_=timedelta(seconds=1))
+    short_lived = world.credential(2)
+    made = world.engine.server("pg-1").roles[short_lived.username]
+    world.rotate(Trigger.EMERGENCY)
+    world.run(for_=timedelta(seconds=1))
+    assert short_lived.username not in world.engine.server("pg-1").roles  # an emergency does not wait to end sessions
+
+    world.engine.server("pg-1").roles[short_lived.username] = made  # the message of a try whose answer was lost arrives
+    world.run(for_=world.ports.terms.call_deadline)
+
+    assert world.credential(2).stage is Stage.RETIRED
+    assert short_lived.username not in world.engine.server("pg-1").roles
+
+
+def test_a_login_of_somebody_else_that_has_taken_the_name_of_one_of_ours_is_not_blocked() -> None:
+    world = World()
+    world.rotate()
+    world.run(for_=HOUR)
+    world.rotate()
+    world.run(for_=HOUR)
+    ours = world.credential(2)
+    del world.engine.server("pg-1").roles[ours.username]
+    world.engine.add_login("pg-1", ours.username, "a stranger's")
+
+    with unwatched(world):
+        world.run(for_=DAY)
+
+    assert (world.credential(2).stage, world.credential(2).alarm) == (Stage.PREVIOUS, Alarm.RETIREMENT_STUCK)
+    assert world.engine.logs_in(ours.username, "a stranger's")
