@@ -160,6 +160,8 @@ class Move:
     resource_state: ResourceState | None = None
     held_because: str = ""
     """With `resource_state`: why we hold the resource back ourselves."""
+    held_over_pause: bool = False
+    """With `held_because`: a person had paused it before."""
     found: tuple[Credential, ...] = ()
     """Logins that were found on a server and get their rows now."""
     presumed: Attempt | None = None

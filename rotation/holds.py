@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 ACTOR = "rollover"
 
-WAS_PAUSED = "it was paused before, and "
-"""How the reason begins for which we hold a resource that a person had paused: it is paused again when it is held no more."""
-
 HELD_LOOK = timedelta(minutes=15)
 
 
 def held_back(case: ResourceCase, event: Event, *, because: str = "") -> Move:
-    """The move that pauses a resource: by a person, or by ourselves with a reason. Only a pause lets go on what was offered."""
+    """The move that pauses a resource: by a person, or by ourselves with a reason. Only a pause lets go on what was offered.
+
+    One that a person had paused is paused again when we hold it no more.
+    """
     begun = case.open_rotation if case.open_rotation is not None and (because or case.open_rotation.state in BEFORE_OFFER) else None
     return Move(
         event=event,
         resource_state=ResourceState.PAUSED,
         held_because=because,
+        held_over_pause=bool(because) and case.resource.state is ResourceState.PAUSED,
         rotation=begun or case.requested_rotation,  # written as it is: who works on it looks again before it is offered, or pushed
         credentials=generations.with_time_to_undo_stopped(case.credentials, case.now),
     )
@@ -50,8 +51,7 @@ def hold(resource_id: str, username: str, ports: Ports) -> bool:
     def decide(case: ResourceCase) -> tuple[Move | None, bool]:
         if case.resource.state not in (ResourceState.ACTIVE, ResourceState.PAUSED) or case.resource.held_because:
             return None, False
-        paused = WAS_PAUSED if case.resource.state is ResourceState.PAUSED else ""
-        why = f"{paused}its server has the login {username}, which is newer than all that the store knows"
+        why = f"its server has the login {username}, which is newer than all that the store knows"
         return held_back(case, Event("resource_held", ACTOR, why), because=why), True
 
     return ports.store.amend(resource_id, decide)

@@ -163,7 +163,7 @@ class Schedule:
 class Resource:
     """One database of a customer, with the revision of its spec that applies and the server that it names.
 
-    `held_because` is why we paused it ourselves; nothing where a person did.
+    `held_because` is why we paused it ourselves, nothing where a person did; `held_over_pause`: a person had paused it before.
     """
 
     id: str
@@ -173,6 +173,7 @@ class Resource:
     server: Server
     schedule: Schedule = Schedule()
     held_because: str = ""
+    held_over_pause: bool = False
 
     @property
     def name(self) -> str:

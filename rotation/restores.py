@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from rotation import generations
 from rotation.cases import Deadline, Move
-from rotation.holds import WAS_PAUSED
 from rotation.model import Attempt, Credential, Event, new_id
 from rotation.replacements import gone_past, replacement
 from rotation.requests import Asked
@@ -75,7 +74,7 @@ def _brought_on(
     case: ResourceCase, new: Sequence[KnownLogin], present: frozenset[str], asked: Asked, ports: Ports
 ) -> tuple[Move, Restored]:
     held = bool(case.resource.held_because)
-    paused = case.resource.state is ResourceState.PAUSED and (not held or case.resource.held_because.startswith(WAS_PAUSED))
+    paused = case.resource.state is ResourceState.PAUSED and (not held or case.resource.held_over_pause)
     leaves = case.resource.state is ResourceState.LEAVING
     passed = None if case.open_rotation is None or leaves else gone_past(case.open_rotation, case.now, asked.reason)
     gone = [one for one in case.credentials if one.username not in present and one.stage in (Stage.CURRENT, Stage.PREVIOUS)] if new else []

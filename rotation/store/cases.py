@@ -173,6 +173,7 @@ def _resource(read: Document, spec: ResourceSpec) -> Resource:
         server=server_of(decoded(servers, read["server"])),
         schedule=schedule_of(stored),
         held_because=stored["held_because"] or "",
+        held_over_pause=bool(stored["held_over_pause"]),
     )
 
 

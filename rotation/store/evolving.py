@@ -79,8 +79,10 @@ def _rotation_after(before: Rotation, written: Rotation, opened: Attempt | None)
 def _resource_after(resource: Resource, move: Move) -> Resource:
     if move.resource_state is None and move.schedule is None:
         return resource
-    because = resource.held_because if move.resource_state is None else move.held_because
-    return replace(resource, state=move.resource_state or resource.state, schedule=move.schedule or resource.schedule, held_because=because)
+    scheduled = replace(resource, schedule=move.schedule or resource.schedule)
+    if move.resource_state is None:
+        return scheduled
+    return replace(scheduled, state=move.resource_state, held_because=move.held_because, held_over_pause=move.held_over_pause)
 
 
 def _attempts_after(attempts: tuple[Attempt, ...], answered: Attempt | None, opened: Attempt | None) -> tuple[Attempt, ...]:

@@ -169,6 +169,7 @@ def standings(database: Database, server: str, prefixes: Sequence[str] | None) -
                     server=server_of(place),
                     schedule=schedule_of(row),
                     held_because=row["held_because"] or "",
+                    held_over_pause=bool(row["held_over_pause"]),
                 ),
                 row["generations"],
                 bool(row["under_way"]),

@@ -25,6 +25,7 @@ from rotation.store.rows import (
     rotation_columns,
     rotation_of,
     schedule_columns,
+    state_columns,
 )
 from rotation.store.rules import ENDED_STATES, check_credential, check_rotation, check_rows
 from rotation.store.tables import credentials, requests, resources, rotations
@@ -272,8 +273,7 @@ class Writing:
 
     def _write_resource(self, move: Move) -> None:
         columns: dict[str, Any] = {} if move.schedule is None else schedule_columns(move.schedule)
-        if move.resource_state is not None:
-            columns |= {"state": move.resource_state.value, "held_because": move.held_because or None}
+        columns |= state_columns(move)
         if columns:
             place = [resources.c.id == self.resource_id, resources.c.state != ResourceState.GONE.value]
             if self.revision is not None:

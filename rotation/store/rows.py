@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import RowMapping
 
+    from rotation.cases import Move
+
     Row = Mapping[str, Any] | RowMapping
 
 CLAIM_COLUMNS = ("fence", "claimed_until", "hinted_until")
@@ -250,6 +252,14 @@ def schedule_columns(value: Schedule) -> dict[str, Any]:
         "failures": value.failures,
         "completed_at": value.completed_at,
     }
+
+
+def state_columns(move: Move) -> dict[str, Any]:
+    """The columns of a resource's new state, and of why and over what we hold it."""
+    if move.resource_state is None:
+        return {}
+    over_pause = move.held_over_pause if move.held_because else None
+    return {"state": move.resource_state.value, "held_because": move.held_because or None, "held_over_pause": over_pause}
 
 
 def _known(kind: type[Any], stored: str) -> Any:  # noqa: ANN401 - a member of the enumeration that the caller names

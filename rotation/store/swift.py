@@ -29,7 +29,7 @@ from rotation.store.audit import ChainHead
 from rotation.store.documents import decoded, text_of, time_of
 from rotation.store.evolving import fenced
 from rotation.store.moves import NEW_CREDENTIAL_WHOLE, rests
-from rotation.store.rows import attempt_of, credential_columns, new_credential_row, rotation_columns, schedule_columns
+from rotation.store.rows import attempt_of, credential_columns, new_credential_row, rotation_columns, schedule_columns, state_columns
 from rotation.store.rules import check_credential, check_offered, check_rotation, check_rows, subjects
 from rotation.store.tables import ON_ITS_WAY, attempts, chains, credentials, events, metadata, resources, rotations
 
@@ -215,9 +215,7 @@ def _names(row: Document) -> tuple[str, ...]:
 
 def _resource_columns(move: Move) -> Document:
     columns: Document = {} if move.schedule is None else schedule_columns(move.schedule)
-    if move.resource_state is None:
-        return columns
-    return {**columns, "state": move.resource_state, "held_because": move.held_because or None}
+    return {**columns, **state_columns(move)}
 
 
 # -- the statement

@@ -151,6 +151,7 @@ resources = Table(
     Column("completed_at", UtcTime),
     Column("registered_at", UtcTime, nullable=False),
     Column("held_because", Text),
+    Column("held_over_pause", Boolean),
     # As its spec says: what the names of its logins begin with.
     Column("login_prefix", Text),
     Index("ix_resources_server", "server"),

@@ -116,16 +116,17 @@ def test_a_credential_is_found_by_the_name_that_its_login_has_on_a_server(bench:
 def test_no_login_of_a_resource_that_we_hold_must_work(bench: Bench, resource: Resource) -> None:
     hold(bench, resource, "the store was set back")
     held = bench.store.resource(resource.id)
-    assert (held.state, held.held_because) == (ResourceState.PAUSED, "the store was set back")
+    assert (held.state, held.held_because, held.held_over_pause) == (ResourceState.PAUSED, "the store was set back", True)
     assert stages(bench) == []
     move = Move(event("resource_resumed"), resource_state=ResourceState.ACTIVE)
     bench.store.amend(resource.id, lambda _: (move, None))
-    assert bench.store.resource(resource.id).held_because == ""
+    resumed = bench.store.resource(resource.id)
+    assert (resumed.held_because, resumed.held_over_pause) == ("", False)
     assert stages(bench) == [Stage.CURRENT]
 
 
 def hold(bench: Bench, resource: Resource, why: str) -> None:
-    move = Move(event("resource_held"), resource_state=ResourceState.PAUSED, held_because=why)
+    move = Move(event("resource_held"), resource_state=ResourceState.PAUSED, held_because=why, held_over_pause=True)
     bench.store.amend(resource.id, lambda _: (move, None))
 
 

@@ -64,12 +64,11 @@ class Moves(Memory):
             raise IllegalMove(f"resource {resource_id} is gone")
         if (move.resource_state or move.schedule) is not None and read is not None and read.resource.revision != resource.revision:
             raise LostClaim(f"resource {resource_id} was revised since it was read")
-        draft.resource = replace(
-            resource,
-            schedule=move.schedule or resource.schedule,
-            state=move.resource_state or resource.state,
-            held_because=resource.held_because if move.resource_state is None else move.held_because,
-        )
+        draft.resource = replace(resource, schedule=move.schedule or resource.schedule)
+        if move.resource_state is not None:
+            draft.resource = replace(
+                draft.resource, state=move.resource_state, held_because=move.held_because, held_over_pause=move.held_over_pause
+            )
 
     def _draft_rotation(self, draft: Draft, value: Rotation, claimed: Rotation | Credential | None, places: Places) -> None:
         row = self.rotations.get(value.id)

@@ -13,9 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+from rotation.cases import Move
 from rotation.errors import Unavailable
 from rotation.model import Schedule
 from rotation.ports import Terms
+from rotation.states import ResourceState
 from rotation.store.database import make_engine
 from rotation.store.migration import is_current, migrate, migrations_directory
 from rotation.store.sql import SqlStore
@@ -102,6 +104,23 @@ def test_the_prefix_of_what_is_there_already_is_taken_from_its_newest_revision(u
 
     with store.database.reading() as connection:
         assert connection.execute(text("SELECT id, login_prefix FROM resources")).all() == [(resource.id, "renamed")]
+    store.dispose()
+
+
+@pytest.mark.parametrize("before", ["it was paused before, and ", ""])
+def test_that_a_resource_was_paused_before_it_was_held_is_taken_from_the_words_that_told_so(url: str | URL, before: str) -> None:
+    migrate(url)
+    store = SqlStore(url, clock=FakeClock(), terms=Terms(), audit_key=AUDIT_KEY)
+    store.add_installation(INSTALLATION, event("installation_added"))
+    store.add_server(SERVER, event("server_added"))
+    resource = store.register(spec("store_1"), fresh("res"), Schedule(), None, event("resource_registered"))
+    held = Move(event("resource_held"), resource_state=ResourceState.PAUSED, held_because=f"{before}the store was set back")
+    store.amend(resource.id, lambda _: (held, None))
+    migrate(url, "20261128sampling")
+
+    migrate(url)
+
+    assert store.resource(resource.id).held_over_pause is bool(before)
     store.dispose()
 
 
