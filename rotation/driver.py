@@ -125,9 +125,15 @@ def clocks_disagree(case: RotationCase | CredentialCase, ports: Ports) -> Wait |
 
 
 def _decide(story: Story[Case], case: Case, ports: Ports) -> Move | Wait:
-    """Take the step. An error of the other side is a fact to be recorded, not an exception to be lost."""
+    """Take the step. An error of the other side is a fact to be recorded, not an exception to be lost.
+
+    An act that came too late has changed nothing. If the claim holds all the same, as on a machine that slept and cannot tell when, the row
+    is let go of, so that nobody has to wait for the claim's end; if not, the record is refused.
+    """
     try:
         return story.next_step(case)(case, ports)
+    except LostClaim as late:
+        return Wait(until=store_now(case, ports) + LOOKS_AGAIN_AFTER, setback=True, problem=str(late))
     except (Refused, Unavailable, OutcomeUnknown, Invalid) as error:
         return story.on_error(case, error, ports)
 

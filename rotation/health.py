@@ -128,6 +128,7 @@ def heal(credential_id: str, ports: Ports) -> bool:
             event = _remove_again(case, ports) if case.credential.stage in ENDED else _make_again(case, ports)
         except LostClaim as lost:
             log.info("claim_lost", why=str(lost))
+            ports.store.leave_mending(case.credential)  # the act has refused itself: the next look need not wait for its end
             return False
         except NotAsked as error:
             log.info("healing_put_off", username=case.credential.username, problem=str(error))

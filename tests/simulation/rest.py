@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotation import requests
+from rotation import driver, requests
 from rotation.states import ALIVE_STAGES, AttemptState, ResourceState, RotationState, Stage
 from rotation.store.rules import ENDED_STATES
 from tests.simulation import acts, conditions
@@ -181,8 +181,8 @@ def _check_punctual(world: World, began_at: datetime) -> None:
     longest = max(policy.blocked for policy in conditions.POLICIES)  # an emergency may have cut short what was begun
     if world.clocks_were_wrong:
         longest += timedelta(seconds=max(world.conditions.jumps))  # a date that was made by a wrong clock
-    # A machine that was suspended finds that out at its next act on a server, and lets go of the row with its claim only.
-    late = LATE + (world.terms.claim * len(world.workers) if world.conditions.suspends else timedelta(0))
+    # A machine that was suspended, or whose server's clock was set, finds that out at its next act there, and lets go of the row.
+    late = LATE + driver.LOOKS_AGAIN_AFTER * len(world.workers)
     for one in world.rows.credentials.values():
         if one.stage is Stage.RETIRED and one.ended_at is not None and one.grace_ends_at is not None:
             quiet_at = began_at + one.quiet + timedelta(minutes=6)

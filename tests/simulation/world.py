@@ -347,7 +347,9 @@ class World:
 
     def is_planned(self, one: Credential) -> bool:
         """Whether it is on record, and nobody has made its login yet."""
-        return any(row.credential_id == one.id and row.state is RotationState.PLANNED for row in self.rows.rotations.values())
+        return one.stage is Stage.PENDING and any(
+            row.credential_id == one.id and row.state is RotationState.PLANNED for row in self.rows.rotations.values()
+        )
 
     def add_foreign(self, server: str, username: str) -> None:
         """A login that is none of ours."""

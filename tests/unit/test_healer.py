@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rotation import driver, health, lifecycle, requests, survey
-from rotation.errors import NotAsked, OutcomeUnknown, Refused
+from rotation.errors import LostClaim, NotAsked, OutcomeUnknown, Refused
 from rotation.model import Login
 from rotation.sensitive import Sensitive
 from rotation.states import RotationState, Stage, Trigger
@@ -659,6 +659,23 @@ def test_a_healer_waits_for_a_retirement_that_holds_the_row() -> None:
 
     world.clock.advance(timedelta(minutes=1))
     assert health.heal(world.credential(1).id, world.ports)
+
+
+def test_a_login_whose_healing_came_too_late_is_healed_at_the_next_look() -> None:
+    world = Ward()
+    world.lose(1)
+
+    def too_late(name: str, phase: str) -> None:
+        if (name, phase) == ("admit", "before"):
+            world.engine.on_act = lambda _name, _phase: None
+            raise LostClaim("time stood still here")
+
+    world.engine.on_act = too_late
+    lost = world.look()
+    assert not world.logs_in(ADOPTED)
+
+    assert world.look() == lost
+    assert world.logs_in(ADOPTED)
 
 
 def test_a_rotation_is_not_disturbed_by_a_healing() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotation import driver, lifecycle, requests
-from rotation.errors import Unavailable
+from rotation.errors import LostClaim, Unavailable
 from rotation.states import AttemptState, ResourceState, RotationState, Stage, Trigger
 from tests.fakes import sink as answers
 from tests.fakes.clock import FakeClock
@@ -217,3 +217,42 @@ def test_an_answer_that_nobody_could_date_is_not_lost_behind_the_answer_to_anoth
     decision = lifecycle.STEPS[RotationState.OFFERED](case, replace(world.ports, store=world.store, sink=Suspended()))
     assert decision.attempt is not None
     assert decision.attempt.state is AttemptState.UNKNOWN
+
+
+def too_late_once(world: World, act: str) -> None:
+    """The next such act refuses itself, as on a machine that slept since it last read its server's clock."""
+
+    def on_act(name: str, phase: str) -> None:
+        if (name, phase) == (act, "before"):
+            world.engine.on_act = lambda _name, _phase: None
+            raise LostClaim("time stood still here")
+
+    world.engine.on_act = on_act
+
+
+def test_a_row_whose_act_came_too_late_does_not_wait_for_the_end_of_its_claim() -> None:
+    world = World()
+    too_late_once(world, "admit")
+    rotation_id = world.rotate().rotation_id
+    go_on(world, rotation_id)
+    assert world.states() == [RotationState.PLANNED]
+    world.clock.advance(driver.LOOKS_AGAIN_AFTER)
+    go_on(world, rotation_id)
+    assert world.states() == [RotationState.COMPLETED]
+
+
+def test_an_act_that_came_too_late_for_its_claim_leaves_the_row_to_who_holds_it() -> None:
+    world = World()
+    rotation_id = world.rotate().rotation_id
+    assert rotation_id is not None
+
+    def on_act(name: str, phase: str) -> None:
+        if (name, phase) == ("admit", "before"):
+            world.engine.on_act = lambda _name, _phase: None
+            world.clock.advance(world.ports.terms.claim)
+            assert world.store.claim_rotation(rotation_id) is not None
+
+    world.engine.on_act = on_act
+    go_on(world, rotation_id)
+    rotation = world.store.rotations[rotation_id]
+    assert (rotation.state, rotation.tries, rotation.problem) == (RotationState.PLANNED, 0, "")
