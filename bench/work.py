@@ -32,9 +32,11 @@ ROTATING = "SELECT count(*) FROM rotations WHERE due_at IS NOT NULL AND state IN
 IN_GRACE = "SELECT count(*) FROM credentials WHERE stage = 'previous'"
 BLOCKED = "SELECT count(*) FROM credentials WHERE stage = 'blocked'"
 COMPLETED = "SELECT count(*) FROM rotations WHERE state = 'completed'"
-# With a quiet time that was looked at: else they would wait for one, as nobody has looked for long.
+# With a quiet time that was looked at: else they would wait for one, as nobody has looked for long. And made long ago: one that was made a
+# moment ago is retired a little later.
 GRACE_IS_OVER = (
-    "UPDATE credentials SET grace_ends_at = clock_timestamp(), due_at = clock_timestamp(), quiet = 1000 WHERE stage = 'previous'"
+    "UPDATE credentials SET grace_ends_at = clock_timestamp(), due_at = clock_timestamp(), quiet = 1000,"
+    " current_at = current_at - interval '1 hour' WHERE stage = 'previous'"
 )
 BLOCKED_LONG_ENOUGH = "UPDATE credentials SET due_at = clock_timestamp() WHERE stage = 'blocked'"
 
