@@ -200,6 +200,10 @@ class Rig:
     def start_beat(self, name: str = "beat") -> Process:
         return self._start_process(name, ["beat"])
 
+    def start_web(self) -> Process:
+        """What answers Vercel's calls, begun but perhaps not ready."""
+        return self._start_process("web", ["web"])
+
     def start_again(self, process: Process) -> Process:
         """Another one in its stead, as a supervisor does it; the old one's log is kept."""
         return self._start_process(process.name, process.command[4:])

@@ -168,6 +168,17 @@ class Settings(BaseSettings):
     )
     vercel_client_secret: Secret | None = Field(default=None, description="The client secret of short-lived tokens.")
     vercel_token_url: Service | None = Field(default=None, description="Where short-lived tokens come from.")
+    vercel_integration_id: str | None = Field(
+        default=None, min_length=1, description="The id of your integration, `oac_…`: whom Vercel's calls are for. `rollover web` needs it."
+    )
+    vercel_issuer: str = Field(
+        default="https://marketplace.vercel.com", min_length=1, description="Who signs the tokens of Vercel's calls."
+    )
+    vercel_keys_url: Service = Field(
+        default="https://marketplace.vercel.com/.well-known/jwks", description="Where the keys are that those tokens are signed with."
+    )
+    web_host: str = Field(default="127.0.0.1", min_length=1, description="The address at which `rollover web` answers.")
+    web_port: int = Field(default=8080, ge=1, le=65_535, description="The port at which `rollover web` answers.")
     vercel_rate_per_minute: int = Field(default=240, ge=1, le=100_000, description="How many pushes a minute Vercel takes.")
     vercel_rate_scope: RateScope = Field(
         default=RateScope.INTEGRATION,

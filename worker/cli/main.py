@@ -28,6 +28,7 @@ from worker.cli import (
     status,
     store,
     up,
+    web,
 )
 from worker.machine import leave_no_core
 
@@ -91,6 +92,7 @@ for commands in (
     store,
     settings,
     processes,
+    web,
     sandbox,
 ):
     commands.register(app)

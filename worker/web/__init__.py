@@ -1,0 +1,1 @@
+"""What answers over HTTP: to Vercel, which asks for rotations."""
