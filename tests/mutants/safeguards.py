@@ -22,16 +22,18 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.store import FakeStore
 from tests.fakes.store_memory import Hold, Memory
 from tests.fakes.store_moves import Moves
-from tests.simulation.boundaries import EnginePort
+from tests.simulation.clocks import START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     from rotation.cases import CredentialCase, RotationCase
     from rotation.model import Attempt, Credential, PushOutcome, Resource
     from rotation.ports import Ports
 
-FAR = Deadline(float("inf"))
+FAR = Deadline(1e9)
+"""In thirty years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,8 @@ def _places_whatever_the_fence(
     return int(row.fence) + 1
 
 
-def _acts_however_late(self: EnginePort, server: str, deadline: Deadline) -> float:
-    return float("inf")
+def _acts_however_late(*_: object) -> datetime:
+    return START + timedelta(seconds=FAR.at)
 
 
 # -- attempts and what Vercel may hold
@@ -323,7 +325,7 @@ def mutants() -> Mapping[str, Mutant]:
         ),
         Mutant("no-deadline", "a call ends by its deadline", (Replacement(driver, "call_deadline", lambda *_: FAR),)),
         Mutant(
-            "late-acts", "an act on a database that comes late refuses itself", (Replacement(EnginePort, "_limit", _acts_however_late),)
+            "late-acts", "an act on a database that comes late refuses itself", (Replacement(ServerClocks, "limit", _acts_however_late),)
         ),
         Mutant(
             "no-attempts", "that every push was refused is read from the attempts", (Replacement(endings, "_MAYBE_APPLIED", frozenset()),)
