@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from rotation import driver, health, lifecycle, requests, retirement
 from rotation.engines.postgresql import PostgresqlEngine
@@ -20,6 +21,7 @@ from rotation.sensitive import Sensitive
 from rotation.states import ResourceState, Stage, Trigger
 from rotation.store.migration import migrate
 from rotation.store.sql import SqlStore
+from rotation.store.tables import credentials
 from tests.fakes.limiter import FakeLimiter
 from tests.fakes.sealer import FakeSealer
 from tests.fakes.sink import FakeSink
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from rotation.reconciliation import Line
 
 SECOND = timedelta(seconds=1)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TERMS = Terms(login_check=0 * SECOND, mending=3 * SECOND, server_allowance=0 * SECOND, call_deadline=9 * SECOND, hint=SECOND / 2)
 
 
@@ -80,6 +83,8 @@ class Ward:
         driver.advance(lifecycle.STORY, requests.trigger(self.resource.id, asked, self.ports).rotation_id or "", self.ports)
 
     def retire(self) -> None:
+        with self.store.database.writing() as connection:  # a login that was made a moment ago would be retired a little later
+            connection.execute(update(credentials).where(credentials.c.stage != Stage.PENDING.value).values(current_at=LONG_AGO))
         for one in self.store.due_credentials(10):
             driver.advance(retirement.STORY, one, self.ports)
 

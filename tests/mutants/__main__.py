@@ -51,7 +51,7 @@ def judge(name: str, first: int, most: int) -> Verdict:
                 runs.play(seed)
             except Exception as error:  # noqa: BLE001  # a crash is caught as well
                 broken.append(runs.Broken(seed, getattr(error, "invariant", type(error).__name__), str(error)))
-            if len(broken) >= FEW and seeds >= runs.CHUNK:
+            if len(broken) >= FEW:
                 break
     first_seed = broken[0].seed if broken else None
     return Verdict(name, seeds, len(broken), first_seed, dict(Counter(one.invariant for one in broken)), mutant.argued)
